@@ -1,0 +1,320 @@
+//! The frameworks of Yan et al. (arXiv 2501.04436) and two baselines, each as a client half and a server half.
+//! Must not know sockets, clocks or files: seats and messages in, messages and figures out.
+//!
+//! | | `fedllm` | `kd` | `split` | `central` | `local_only` |
+//! |---|---|---|---|---|---|
+//! | server sends | adapter | its student's logits on the public set | adapter of the front | nothing | nothing |
+//! | during the round | nothing | nothing | activations up, their gradients down | nothing | nothing |
+//! | client uploads | adapter, or its gradient | its logits on the public set | adapter of the front | | figures |
+//! | server does | mean, weighted by examples | mean of logits, distils into its student | runs the back, averages fronts | trains on all data | nothing |
+//! | leaves the client | weights | logits | activations, labels, weights of the front | everything | nothing |
+//!
+//! Each file holds both halves of one framework, so that its protocol reads top to bottom. The rest of the trainer
+//! sees the three traits below and never a framework's name; [`Framework::parse`] is the only `match`.
+
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+
+use fedtune_crds::report::{Direction, FrameworkName, PayloadKind};
+use serde::{Deserialize, Serialize};
+use tch::TchError;
+use thiserror::Error;
+
+use crate::{
+    data::Example,
+    evaluate::Evaluation,
+    local::{Recipe, TrainError},
+    meter::{Meter, Worker},
+    models::{Model, ModelShape},
+    rounds::{Client, Exchange},
+    wire::{Link, LinkError, Message, Subject, WireError},
+};
+
+mod adapter;
+pub mod central;
+pub mod fedllm;
+pub mod kd;
+pub mod local_only;
+mod settings;
+pub mod split;
+
+pub use settings::{Refused, parse};
+
+/// A framework: what its rounds look like, and how to make its halves.
+pub trait Framework: Debug + Send + Sync {
+    /// Its name in reports and metrics.
+    fn name(&self) -> FrameworkName;
+
+    /// What a round asks of the clients.
+    fn needs(&self) -> Needs;
+
+    /// The client half, which owns the client's model.
+    fn client_half(&self, seat: ClientSeat) -> Box<dyn ClientHalf>;
+
+    /// The server half, which owns the global model.
+    fn server_half(&self, seat: ServerSeat) -> Box<dyn ServerHalf>;
+
+    /// Payload of one client in one round by TRAINER's formulas, from shapes alone.
+    fn payload(&self, facts: &PayloadFacts<'_>) -> Payload;
+
+    /// The last block that the cut may follow and where it is set, for a check against the model; most need none.
+    fn cut_layer(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// What a framework's rounds look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Whether clients take part at all.
+    pub clients: bool,
+    /// Exchanges of a round.
+    pub exchanges: u32,
+    /// Whether clients take turns.
+    pub turns: bool,
+    /// Whether a public set is needed.
+    pub public: bool,
+    /// Whether clients evaluate themselves, and so hold the held-out examples.
+    pub client_evaluates: bool,
+    /// Whether the server holds every client's examples.
+    pub all_data: bool,
+}
+
+/// Payload bytes by direction and kind.
+pub type Payload = BTreeMap<(Direction, PayloadKind), u64>;
+
+/// What the payload formulas read.
+#[derive(Debug)]
+pub struct PayloadFacts<'a> {
+    /// The model.
+    pub shape: &'a ModelShape,
+    /// Adapter and head.
+    pub recipe: &'a Recipe,
+    /// Public examples.
+    pub public: usize,
+    /// Rows and padded length of each step, as the client planned them.
+    pub batches: &'a [(u32, u32)],
+}
+
+/// A client's place in a run: its data, its model, its share of the cores.
+#[derive(Debug)]
+pub struct ClientSeat {
+    /// Ordinal among all clients.
+    pub ordinal: Client,
+    /// How to train.
+    pub recipe: Recipe,
+    /// Its model, freshly initialised, equal for all clients.
+    pub model: Model,
+    /// Its private examples.
+    pub train: Vec<Example>,
+    /// The public examples.
+    pub public: Vec<Example>,
+    /// The held-out examples, where clients evaluate themselves; else empty.
+    pub evaluation: Vec<Example>,
+    /// Who computes.
+    pub worker: Worker,
+}
+
+/// The server's place in a run.
+#[derive(Debug)]
+pub struct ServerSeat {
+    /// How to train.
+    pub recipe: Recipe,
+    /// The global model, initialised like the clients'.
+    pub model: Model,
+    /// The base model without an adapter, for further models over the same weights.
+    pub spare: Spare,
+    /// The clients' ids, in ordinal order.
+    pub clients: Vec<String>,
+    /// Examples of each client, as announced: the weights of the means.
+    pub examples: Vec<u64>,
+    /// The union of the clients' examples, where a baseline trains on it; else empty.
+    pub all_data: Vec<Example>,
+    /// The public examples.
+    pub public: Vec<Example>,
+    /// The held-out examples.
+    pub evaluation: Vec<Example>,
+    /// Who computes.
+    pub worker: Worker,
+}
+
+/// Makes further models over the same frozen weights, initialised like the first.
+pub struct Spare(pub Box<dyn Fn() -> Model + Send>);
+
+impl Debug for Spare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Spare")
+    }
+}
+
+/// The client half of a framework, on the thread that owns the client's model.
+pub trait ClientHalf: Send {
+    /// Does what `ask` says, talking over `link` where the framework talks within a round, and answers.
+    fn answer(&mut self, ask: &Message, link: &Link) -> Result<Message, FrameworkError>;
+
+    /// The model, to be exported where it is the client's own result.
+    fn model(&self) -> &Model;
+}
+
+/// The server half of a framework, on the thread that owns the global model.
+pub trait ServerHalf: Send {
+    /// What to send to this client in this exchange.
+    fn ask(&mut self, client: Client, exchange: Exchange) -> Result<Message, FrameworkError>;
+
+    /// Checks and keeps a client's answer; its figures have been read already.
+    fn take(&mut self, client: Client, exchange: Exchange, answer: &Message) -> Result<(), FrameworkError>;
+
+    /// Forgets what the client did in its unfinished exchange.
+    fn abandon(&mut self, _client: Client, _exchange: Exchange) {}
+
+    /// Combines the answers of these clients, given in client order.
+    fn close(&mut self, exchange: Exchange, answered: &[Client]) -> Result<(), FrameworkError>;
+
+    /// What answers this client's messages within a round, on the thread of its session.
+    fn stepper(&self, _client: Client) -> Option<Box<dyn Stepper>> {
+        None
+    }
+
+    /// Evaluates the global model; nothing where there is none.
+    fn evaluate(&mut self) -> Option<Evaluation>;
+
+    /// The global model, to be exported; nothing where there is none.
+    fn model(&self) -> Option<&Model>;
+
+    /// What the server computed so far, steppers included.
+    fn meter(&self) -> Meter;
+}
+
+/// Answers one client's messages within a round.
+pub trait Stepper: Send {
+    /// The reply to one message.
+    fn step(&mut self, message: &Message) -> Result<Message, FrameworkError>;
+}
+
+/// What a client says of itself beside the payload.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Figures {
+    /// Mean loss of the round's steps.
+    pub train_loss: f64,
+    /// All it did since the start of the run.
+    pub meter: Meter,
+    /// Rows and padded length of each step of the round.
+    #[serde(default)]
+    pub batches: Vec<(u32, u32)>,
+    /// Its own model on the held-out examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
+    /// Peak resident size of its process.
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
+}
+
+impl Figures {
+    /// The figures as message fields.
+    pub fn fields(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("figures are plain numbers and lists, which JSON holds")
+    }
+
+    /// The figures in an answer's fields.
+    pub fn of(answer: &Message) -> Result<Self, FrameworkError> {
+        serde_json::from_value(answer.fields.clone())
+            .map_err(|error| FrameworkError::Fields { subject: answer.subject, error: error.to_string() })
+    }
+}
+
+/// The question of an exchange, empty.
+pub fn ask(exchange: Exchange) -> Message {
+    let subject = if exchange.index == 0 { Subject::Begin } else { Subject::Exchange };
+    Message { step: exchange.index, ..Message::new(subject, exchange.round) }
+}
+
+/// The answer to a question, empty.
+pub fn answer(ask: &Message) -> Message {
+    let subject = if ask.step == 0 { Subject::Upload } else { Subject::ExchangeReply };
+    Message { step: ask.step, epoch: ask.epoch, ..Message::new(subject, ask.round) }
+}
+
+/// Which exchange a question or an answer belongs to.
+pub fn exchange_of(message: &Message) -> Exchange {
+    Exchange { round: message.round, index: message.step }
+}
+
+/// What a half can end with.
+#[derive(Debug, Error)]
+pub enum FrameworkError {
+    /// Training went wrong.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The other side is gone.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A tensor could not be written or read.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(#[from] TchError),
+    /// The wrong number of tensors.
+    #[error("{who} sent {got} tensors in its {subject}, expected {expected}")]
+    Count {
+        /// Who sent it.
+        who: String,
+        /// In which message.
+        subject: Subject,
+        /// How many came.
+        got: usize,
+        /// How many belong there.
+        expected: usize,
+    },
+    /// A tensor of another name, kind or shape.
+    #[error("{who} sent {got}, expected {expected}")]
+    Tensor {
+        /// Who sent it.
+        who: String,
+        /// What came.
+        got: String,
+        /// What belongs there.
+        expected: String,
+    },
+    /// A value that is no number.
+    #[error("{who} sent {name} with a value that is not finite")]
+    NotFinite {
+        /// Who sent it.
+        who: String,
+        /// Which tensor.
+        name: String,
+    },
+    /// A label or length out of range.
+    #[error("{who} sent a {what} of {got}; it must be {expected}")]
+    Range {
+        /// Who sent it.
+        who: String,
+        /// Label or length.
+        what: &'static str,
+        /// The value.
+        got: i32,
+        /// What is allowed.
+        expected: String,
+    },
+    /// Fields that cannot be read.
+    #[error("the fields of a {subject} cannot be read: {error}")]
+    Fields {
+        /// In which message.
+        subject: Subject,
+        /// What is wrong.
+        error: String,
+    },
+    /// A message that has no place here.
+    #[error("{who} sent a {got} where a {expected} belongs")]
+    Unexpected {
+        /// Who sent it.
+        who: String,
+        /// What came.
+        got: Subject,
+        /// What belongs there.
+        expected: Subject,
+    },
+}
+
+/// Shared by everyone who needs the framework of a run.
+pub type SharedFramework = Arc<dyn Framework>;

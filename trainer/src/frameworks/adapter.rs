@@ -1,0 +1,125 @@
+//! Adapters as wire tensors: written in the adapter's order, read back only when names and shapes agree.
+//! Must not average or train.
+
+use fedtune_crds::report::PayloadKind;
+use tch::{Device, Kind, Tensor};
+
+use super::FrameworkError;
+use crate::{
+    local::Recipe,
+    models::{
+        Model, ModelShape, Part,
+        lora::{Parameter, ParameterKind},
+    },
+    wire::{Element, Message, WireTensor},
+};
+
+/// The parameters of `part`, in F32.
+pub(super) fn write(model: &Model, part: Part) -> Result<Vec<WireTensor>, FrameworkError> {
+    let write = |p: &Parameter| WireTensor::from_tensor(&p.name, payload_kind(p), &p.tensor.detach(), Element::F32);
+    Ok(model.adapter().part(part).into_iter().map(write).collect::<Result<_, _>>()?)
+}
+
+/// Gradients in the order of the whole adapter, in F32.
+pub(super) fn write_gradients(model: &Model, gradients: &[Tensor]) -> Result<Vec<WireTensor>, FrameworkError> {
+    let parameters = model.adapter().parameters().iter().zip(gradients);
+    let write =
+        |(p, g): (&Parameter, &Tensor)| WireTensor::from_tensor(&p.name, PayloadKind::Gradient, g, Element::F32);
+    Ok(parameters.map(write).collect::<Result<_, _>>()?)
+}
+
+/// The tensors of `message`, which must be those of `part`: same names, kinds and shapes, finite.
+pub(super) fn read(
+    model: &Model,
+    part: Part,
+    message: &Message,
+    who: &str,
+    kind: impl Fn(&Parameter) -> PayloadKind,
+) -> Result<Vec<Tensor>, FrameworkError> {
+    let parameters = model.adapter().part(part);
+    if message.tensors.len() != parameters.len() {
+        let (got, expected) = (message.tensors.len(), parameters.len());
+        return Err(FrameworkError::Count { who: who.into(), subject: message.subject, got, expected });
+    }
+    let pairs = parameters.iter().zip(&message.tensors);
+    pairs.map(|(parameter, tensor)| read_one(parameter, tensor, who, kind(parameter), model.device())).collect()
+}
+
+/// Reads parameters of `part` as [`write()`] wrote them.
+pub(super) fn read_parameters(
+    model: &Model,
+    part: Part,
+    message: &Message,
+    who: &str,
+) -> Result<Vec<Tensor>, FrameworkError> {
+    read(model, part, message, who, payload_kind)
+}
+
+fn read_one(
+    parameter: &Parameter,
+    tensor: &WireTensor,
+    who: &str,
+    kind: PayloadKind,
+    device: Device,
+) -> Result<Tensor, FrameworkError> {
+    let expected = (&parameter.name, kind, Element::F32, parameter.tensor.size());
+    if (&tensor.name, tensor.kind, tensor.element, tensor.shape.clone()) != expected {
+        return Err(FrameworkError::Tensor {
+            who: who.into(),
+            got: describe(&tensor.name, tensor.kind, tensor.element, &tensor.shape),
+            expected: describe(&parameter.name, kind, Element::F32, &parameter.tensor.size()),
+        });
+    }
+    finite(tensor.to_tensor(device)?, who, &tensor.name)
+}
+
+/// A tensor as a sentence names it.
+pub(super) fn describe(name: &str, kind: PayloadKind, element: Element, shape: &[i64]) -> String {
+    format!("{name} ({}, {element:?}, shape {shape:?})", kind.as_str())
+}
+
+/// Refuses values that are no numbers.
+pub(super) fn finite(tensor: Tensor, who: &str, name: &str) -> Result<Tensor, FrameworkError> {
+    // x - x is zero for every finite x and NaN for the others; one pass, no mask.
+    let clean = (&tensor - &tensor).sum(Kind::Float).double_value(&[]) == 0.0;
+    if clean { Ok(tensor) } else { Err(FrameworkError::NotFinite { who: who.into(), name: name.into() }) }
+}
+
+/// Overwrites the parameters of `part`.
+pub(super) fn assign(model: &Model, part: Part, values: &[Tensor]) {
+    let _no_graph = tch::no_grad_guard();
+    for (parameter, value) in model.adapter().part(part).into_iter().zip(values) {
+        parameter.tensor.shallow_clone().copy_(value);
+    }
+}
+
+/// Copies of the parameters of `part`, cut off from any graph.
+pub(super) fn snapshot(model: &Model, part: Part) -> Vec<Tensor> {
+    model.adapter().part(part).into_iter().map(|p| p.tensor.detach().copy()).collect()
+}
+
+/// Adapter or head, as the report counts it.
+pub(super) fn payload_kind(parameter: &Parameter) -> PayloadKind {
+    match parameter.kind {
+        ParameterKind::Adapter => PayloadKind::Adapter,
+        ParameterKind::Head => PayloadKind::Head,
+    }
+}
+
+/// Bytes of an adapter over `part` by TRAINER's formula: 4 r (in + out) over its modules.
+pub(super) fn adapter_bytes(shape: &ModelShape, recipe: &Recipe, part: Part) -> u64 {
+    let lora = &recipe.lora;
+    let holds = |block: usize| match part {
+        Part::Whole => true,
+        Part::Front(cut) => block < cut,
+        Part::Back(cut) => block >= cut,
+    };
+    let targets = shape.linears.iter().filter(|l| lora.targets(&l.name) && holds(l.block));
+    targets.map(|l| 4 * (lora.rank * (l.inputs + l.outputs)) as u64).sum()
+}
+
+/// Bytes of the classifier head.
+pub(super) fn head_bytes(shape: &ModelShape, recipe: &Recipe) -> u64 {
+    let bias = if shape.head_bias { recipe.labels } else { 0 };
+    4 * (shape.hidden * recipe.labels + bias) as u64
+}

@@ -1,0 +1,272 @@
+//! KD-FedLLM: clients share logits on a public set; knowledge is distilled into the server's student and back.
+//! Must not send a weight in either direction.
+//!
+//! Round: local steps, the clients' logits up, their plain mean is the teacher of the server's student, the student's
+//! logits down, they are the teacher of every client. Models persist over rounds. Loss (Hinton et al., arXiv
+//! 1503.02531): `(1 - lambda) CE + lambda T^2 KL(softmax(z_teacher / T) || softmax(z / T))`, mean over rows.
+
+use std::collections::BTreeMap;
+
+use fedtune_crds::report::{Direction, FrameworkName, PayloadKind};
+use tch::{Kind, Reduction, Tensor};
+
+use super::{
+    ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
+    adapter::{describe, finite},
+    answer, ask,
+    fedllm::evaluate_global,
+    local_only::evaluate_client,
+};
+use crate::{
+    averages::weighted_means,
+    data::{
+        Example,
+        batches::{LocalWork, local_batches},
+    },
+    evaluate::{self, Evaluation},
+    flops,
+    local::{Batch, Recipe, TrainError, check_loss, tensors, train},
+    meter::{Meter, Worker, peak_memory_bytes},
+    models::{Model, Part},
+    optimizer::Optimizer,
+    random::{Key, Site},
+    rounds::{Client, Exchange},
+    wire::{Element, Link, Message, WireTensor},
+};
+
+/// KD-FedLLM with its options.
+#[derive(Debug, Clone)]
+pub struct Kd {
+    /// Softens both distributions; above zero.
+    pub temperature: f64,
+    /// Weight of the teacher, 0 to 1; 1 wherever the public examples have no labels.
+    pub lambda: f64,
+    /// Optimizer steps of each distillation.
+    pub steps: usize,
+}
+
+impl Framework for Kd {
+    fn name(&self) -> FrameworkName {
+        FrameworkName::KdFedLlm
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { clients: true, exchanges: 2, turns: false, public: true, client_evaluates: true, all_data: false }
+    }
+
+    fn client_half(&self, seat: ClientSeat) -> Box<dyn ClientHalf> {
+        Box::new(KdClient { kd: self.clone(), train_loss: 0.0, seat })
+    }
+
+    fn server_half(&self, seat: ServerSeat) -> Box<dyn ServerHalf> {
+        Box::new(KdServer { kd: self.clone(), uploads: BTreeMap::new(), broadcast: None, own: BTreeMap::new(), seat })
+    }
+
+    /// P C e each way, e = 4.
+    fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
+        let bytes = (facts.public * facts.recipe.labels * Element::F32.size()) as u64;
+        let both = [Direction::Up, Direction::Down];
+        both.into_iter().map(|direction| ((direction, PayloadKind::Logits), bytes)).collect()
+    }
+}
+
+/// The distillation loss of logits `z` against `teacher`, both `[batch, classes]`, F32; `labels` `[batch]` where the
+/// public examples have them.
+pub fn distillation_loss(z: &Tensor, teacher: &Tensor, labels: Option<&Tensor>, temperature: f64, lambda: f64) -> Tensor {
+    let Some(labels) = labels else { return divergence(z, teacher, temperature) };
+    // With a weight of zero a term is left out rather than multiplied: it may decide no bit.
+    if lambda <= 0.0 {
+        return z.cross_entropy_for_logits(labels);
+    }
+    if lambda >= 1.0 {
+        return divergence(z, teacher, temperature);
+    }
+    z.cross_entropy_for_logits(labels) * (1.0 - lambda) + divergence(z, teacher, temperature) * lambda
+}
+
+/// `T^2 KL(softmax(teacher / T) || softmax(z / T))`, mean over rows.
+fn divergence(z: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
+    let z = (z / temperature).log_softmax(-1, Kind::Float);
+    let teacher = (teacher / temperature).log_softmax(-1, Kind::Float);
+    z.kl_div(&teacher, Reduction::Sum, true) * (temperature * temperature / z.size()[0] as f64)
+}
+
+struct KdClient {
+    kd: Kd,
+    /// Of the round's local steps, kept for the answer that ends the round.
+    train_loss: f64,
+    seat: ClientSeat,
+}
+
+impl ClientHalf for KdClient {
+    fn answer(&mut self, ask: &Message, _link: &Link) -> Result<Message, FrameworkError> {
+        match ask.step {
+            0 => self.train_and_share(ask),
+            _ => self.distil_back(ask),
+        }
+    }
+
+    fn model(&self) -> &Model {
+        &self.seat.model
+    }
+}
+
+impl KdClient {
+    fn key(&self, round: u32) -> Key {
+        Key { seed: self.seat.recipe.seed, client: self.seat.ordinal as u32, round, step: 0 }
+    }
+
+    fn train_and_share(&mut self, ask: &Message) -> Result<Message, FrameworkError> {
+        let key = self.key(ask.round);
+        let ClientSeat { recipe, model, train: examples, public, worker, .. } = &mut self.seat;
+        self.train_loss = train(model, examples, recipe, key, worker)?;
+        let logits = public_logits(model, public, recipe, worker);
+        let tensors = vec![worker.encode(|| write(&logits))?];
+        Ok(Message { tensors, fields: self.figures(None), ..answer(ask) })
+    }
+
+    fn distil_back(&mut self, ask: &Message) -> Result<Message, FrameworkError> {
+        let key = self.key(ask.round);
+        let ClientSeat { recipe, model, public, worker, .. } = &mut self.seat;
+        let teacher = worker.encode(|| read(ask, public.len(), recipe, model, "the server"))?;
+        self.kd.distil(model, public, &teacher, recipe, key, worker)?;
+        let evaluation = evaluate_client(&mut self.seat);
+        Ok(Message { fields: self.figures(Some(evaluation)), ..answer(ask) })
+    }
+
+    fn figures(&self, evaluation: Option<Evaluation>) -> serde_json::Value {
+        let (train_loss, meter) = (self.train_loss, self.seat.worker.meter);
+        let peak_memory_bytes = peak_memory_bytes();
+        Figures { train_loss, meter, evaluation, peak_memory_bytes, ..Figures::default() }.fields()
+    }
+}
+
+struct KdServer {
+    kd: Kd,
+    /// The clients' logits of the open exchange.
+    uploads: BTreeMap<Client, [Tensor; 1]>,
+    /// The student's logits of this round.
+    broadcast: Option<Tensor>,
+    /// The clients' own evaluations, their last each.
+    own: BTreeMap<Client, Evaluation>,
+    seat: ServerSeat,
+}
+
+impl ServerHalf for KdServer {
+    fn ask(&mut self, _client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
+        let tensors = match &self.broadcast {
+            Some(logits) if exchange.index > 0 => vec![self.seat.worker.encode(|| write(logits))?],
+            Some(_) | None => Vec::new(),
+        };
+        Ok(Message { tensors, ..ask(exchange) })
+    }
+
+    fn take(&mut self, client: Client, exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
+        if exchange.index > 0 {
+            self.own.extend(Figures::of(answer)?.evaluation.map(|evaluation| (client, evaluation)));
+            return Ok(());
+        }
+        let ServerSeat { recipe, model, public, worker, clients, .. } = &mut self.seat;
+        let who = &clients[client];
+        let logits = worker.encode(|| read(answer, public.len(), recipe, model, who))?;
+        self.uploads.insert(client, [logits]);
+        Ok(())
+    }
+
+    fn abandon(&mut self, client: Client, exchange: Exchange) {
+        if exchange.index == 0 {
+            self.uploads.remove(&client);
+        }
+    }
+
+    fn close(&mut self, exchange: Exchange, answered: &[Client]) -> Result<(), FrameworkError> {
+        if exchange.index > 0 {
+            return Ok(());
+        }
+        let uploads = std::mem::take(&mut self.uploads);
+        let shared = answered.iter().filter_map(|client| Some((1.0, &uploads.get(client)?[..])));
+        let Some(teacher) = weighted_means(shared).pop() else { return Ok(()) };
+        let ServerSeat { recipe, model, public, worker, .. } = &mut self.seat;
+        let key = Key { seed: recipe.seed, client: 0, round: exchange.round, step: 0 };
+        self.kd.distil(model, public, &teacher, recipe, key, worker)?;
+        self.broadcast = Some(public_logits(model, public, recipe, worker));
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Option<Evaluation> {
+        Some(evaluate_global(&mut self.seat))
+    }
+
+    fn model(&self) -> Option<&Model> {
+        Some(&self.seat.model)
+    }
+
+    fn meter(&self) -> Meter {
+        self.seat.worker.meter
+    }
+}
+
+impl Kd {
+    /// Distils `teacher` `[public, classes]` into `model`, with a new optimizer.
+    fn distil(
+        &self,
+        model: &Model,
+        public: &[Example],
+        teacher: &Tensor,
+        recipe: &Recipe,
+        key: Key,
+        worker: &mut Worker,
+    ) -> Result<(), TrainError> {
+        let parameters = tensors(model, Part::Whole);
+        let mut optimizer = Optimizer::new(&recipe.optimizer, &parameters);
+        let lengths: Vec<usize> = public.iter().map(|example| example.tokens.len()).collect();
+        let labelled = public.iter().all(|example| example.label.is_some());
+        let work = LocalWork::Steps(self.steps);
+        for (step, indices) in local_batches(&lengths, recipe.batch_size, work, key, Site::Distillation).iter().enumerate() {
+            let key = Key { step: step as u32, ..key };
+            let batch = Batch::of(public, indices, recipe.pad_id, model);
+            let rows: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
+            let rows = Tensor::from_slice(&rows).to_device(model.device());
+            let loss = worker.compute(|| {
+                let z = model.forward(&batch.tokens, Some(key));
+                let labels = labelled.then_some(&batch.labels);
+                let loss = distillation_loss(&z, &teacher.index_select(0, &rows), labels, self.temperature, self.lambda);
+                let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
+                optimizer.step(&parameters, &gradients);
+                loss.double_value(&[])
+            });
+            check_loss(loss, key, worker)?;
+            let (rows, seq) = (batch.tokens.batch(), batch.tokens.seq());
+            worker.meter.flops.distill += flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.labels, rows, seq);
+            worker.say_step();
+        }
+        Ok(())
+    }
+}
+
+/// A model's logits on the public set, `[public, classes]`, counted.
+fn public_logits(model: &Model, public: &[Example], recipe: &Recipe, worker: &mut Worker) -> Tensor {
+    worker.meter.flops.public_forward += evaluate::flops(model, public, recipe);
+    worker.compute(|| evaluate::logits(model, public, recipe.pad_id, recipe.batch_size))
+}
+
+fn write(logits: &Tensor) -> Result<WireTensor, FrameworkError> {
+    Ok(WireTensor::from_tensor("logits", PayloadKind::Logits, logits, Element::F32)?)
+}
+
+/// The one tensor of a message: finite logits `[public, classes]`.
+fn read(message: &Message, public: usize, recipe: &Recipe, model: &Model, who: &str) -> Result<Tensor, FrameworkError> {
+    let [logits] = &message.tensors[..] else {
+        let (got, expected) = (message.tensors.len(), 1);
+        return Err(FrameworkError::Count { who: who.into(), subject: message.subject, got, expected });
+    };
+    let shape = [public as i64, recipe.labels as i64];
+    if (logits.kind, logits.element, &logits.shape[..]) != (PayloadKind::Logits, Element::F32, &shape[..]) {
+        return Err(FrameworkError::Tensor {
+            who: who.into(),
+            got: describe("logits", logits.kind, logits.element, &logits.shape),
+            expected: describe("logits", PayloadKind::Logits, Element::F32, &shape),
+        });
+    }
+    finite(logits.to_tensor(model.device())?, who, "logits")
+}

@@ -1,0 +1,188 @@
+//! The back of the model on the server: one step of it for one client's hidden states.
+//! Must not see tokens: hidden states, lengths and labels are all that comes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fedtune_crds::report::PayloadKind;
+use tch::{Kind, Tensor};
+
+use super::{Split, StepTensors};
+use crate::{
+    flops,
+    frameworks::{FrameworkError, Stepper, adapter},
+    local::{Recipe, TrainError, tensors},
+    meter::Worker,
+    models::{Model, Part, Tokens},
+    optimizer::Optimizer,
+    random::Key,
+    wire::{Message, Subject, WireTensor},
+};
+
+/// A back, its optimizer, and what it was before the turn that runs.
+pub(super) struct Back {
+    pub(super) model: Model,
+    pub(super) worker: Worker,
+    optimizer: Optimizer,
+    part: Part,
+    undo: Option<(Vec<Tensor>, Optimizer)>,
+}
+
+impl Back {
+    pub(super) fn new(split: &Split, model: Model, recipe: &Recipe, worker: Worker) -> Self {
+        let part = Part::Back(split.cut_layer);
+        let optimizer = Optimizer::new(&recipe.optimizer, &tensors(&model, part));
+        Self { model, worker, optimizer, part, undo: None }
+    }
+
+    /// Starts a round from `values`, with a new optimizer.
+    pub(super) fn reset(&mut self, values: &[Tensor], recipe: &Recipe) {
+        adapter::assign(&self.model, self.part, values);
+        self.optimizer = Optimizer::new(&recipe.optimizer, &tensors(&self.model, self.part));
+        self.undo = None;
+    }
+
+    /// Remembers how it stands, so that an unfinished turn can be rolled back.
+    pub(super) fn begin_turn(&mut self) {
+        self.undo = Some((self.values(), self.optimizer.copy()));
+    }
+
+    /// Rolls an unfinished turn back.
+    pub(super) fn undo_turn(&mut self) {
+        if let Some((values, optimizer)) = self.undo.take() {
+            adapter::assign(&self.model, self.part, &values);
+            self.optimizer = optimizer;
+        }
+    }
+
+    /// Copies of its parameters.
+    pub(super) fn values(&self) -> Vec<Tensor> {
+        adapter::snapshot(&self.model, self.part)
+    }
+}
+
+/// Runs one client's steps on a back.
+pub(super) struct BackStepper {
+    pub(super) split: Split,
+    pub(super) recipe: Recipe,
+    pub(super) ordinal: usize,
+    /// The client's id, for sentences.
+    pub(super) client: String,
+    pub(super) back: Arc<Mutex<Back>>,
+}
+
+impl Stepper for BackStepper {
+    fn step(&mut self, message: &Message) -> Result<Message, FrameworkError> {
+        let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        let Back { model, worker, optimizer, .. } = &mut *back;
+        let input = worker.encode(|| self.read(message, model))?;
+        let key =
+            Key { seed: self.recipe.seed, client: self.ordinal as u32, round: message.round, step: message.step };
+        let (gradient, loss) = worker.compute(|| self.train(model, optimizer, &input, key));
+        if !loss.is_finite() {
+            let (worker, round, step) = (self.client.clone(), message.round, message.step + 1);
+            return Err(TrainError::NonFiniteLoss { worker, round, step, loss }.into());
+        }
+        let (rows, seq) = (input.hidden.size()[0] as usize, input.hidden.size()[1] as usize);
+        let part = Part::Back(self.split.cut_layer);
+        worker.meter.flops.train +=
+            flops::train(model.shape(), part, &self.recipe.lora, self.recipe.labels, rows, seq);
+        worker.meter.steps += 1;
+        let gradient = worker.encode(|| {
+            WireTensor::from_tensor("gradient", PayloadKind::ActivationGradient, &gradient, self.split.codec)
+        })?;
+        let reply = Message { step: message.step, epoch: message.epoch, ..Message::new(Subject::StepReply, message.round) };
+        Ok(Message { tensors: vec![gradient], fields: serde_json::json!({ "loss": loss }), ..reply })
+    }
+}
+
+/// What a step needs, checked.
+struct Input {
+    /// `[batch, seq, hidden]` in the base's precision; a leaf that wants a gradient.
+    hidden: Tensor,
+    /// `[batch, seq]`, true where there is a token.
+    mask: Tensor,
+    /// `[batch]`, i64.
+    labels: Tensor,
+}
+
+impl BackStepper {
+    /// Forward and backward through the back, and its optimizer's step; returns the gradient of `hidden` and the loss.
+    fn train(&self, model: &Model, optimizer: &mut Optimizer, input: &Input, key: Key) -> (Tensor, f64) {
+        let parameters = tensors(model, Part::Back(self.split.cut_layer));
+        let logits = model.back(self.split.cut_layer, &input.hidden, &input.mask, Some(key));
+        let loss = logits.cross_entropy_for_logits(&input.labels);
+        let wanted: Vec<&Tensor> = parameters.iter().copied().chain([&input.hidden]).collect();
+        let mut gradients = Tensor::run_backward(&[&loss], &wanted, false, false);
+        let hidden = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
+        optimizer.step(&parameters, &gradients);
+        (hidden, loss.double_value(&[]))
+    }
+
+    fn read(&self, message: &Message, model: &Model) -> Result<Input, FrameworkError> {
+        if message.subject != Subject::Step {
+            let (got, expected) = (message.subject, Subject::Step);
+            return Err(FrameworkError::Unexpected { who: self.client.clone(), got, expected });
+        }
+        let Some(StepTensors { activation, lengths, labels }) = StepTensors::of(message) else {
+            let (got, expected) = (message.tensors.len(), 3);
+            return Err(FrameworkError::Count { who: self.client.clone(), subject: message.subject, got, expected });
+        };
+        let [rows, seq] = self.check_shape(activation, model.shape().hidden)?;
+        let lengths = self.read_numbers(lengths, PayloadKind::Length, rows, 1, seq as i32)?;
+        let labels = self.read_numbers(labels, PayloadKind::Label, rows, 0, self.recipe.labels as i32 - 1)?;
+        let hidden = activation.to_tensor(model.device())?.to_kind(model.precision().kind());
+        let hidden = adapter::finite(hidden, &self.client, &activation.name)?.set_requires_grad(true);
+        let labels = Tensor::from_slice(&labels).to_kind(Kind::Int64).to_device(model.device());
+        Ok(Input { hidden, mask: Tokens::mask_from_lengths(&lengths, seq, model.device()), labels })
+    }
+
+    /// Rows and padded length of the hidden states, which must be `[batch, seq, hidden]` of the recipe's size at most.
+    fn check_shape(&self, activation: &WireTensor, hidden: usize) -> Result<[usize; 2], FrameworkError> {
+        let (most_rows, most_seq) = (self.recipe.batch_size, self.recipe.max_length);
+        let fits = |&[rows, seq, width]: &[i64; 3]| {
+            (1..=most_rows as i64).contains(&rows) && (1..=most_seq as i64).contains(&seq) && width == hidden as i64
+        };
+        let shape = <[i64; 3]>::try_from(&activation.shape[..]).ok().filter(fits);
+        match shape {
+            Some([rows, seq, _]) if (activation.kind, activation.element) == (PayloadKind::Activation, self.split.codec) => {
+                Ok([rows as usize, seq as usize])
+            }
+            Some(_) | None => Err(FrameworkError::Tensor {
+                who: self.client.clone(),
+                got: adapter::describe(&activation.name, activation.kind, activation.element, &activation.shape),
+                expected: format!(
+                    "activation, {:?}, shape [1 to {most_rows}, 1 to {most_seq}, {hidden}]",
+                    self.split.codec
+                ),
+            }),
+        }
+    }
+
+    /// `rows` numbers, each from `low` to `high`.
+    fn read_numbers(
+        &self,
+        tensor: &WireTensor,
+        kind: PayloadKind,
+        rows: usize,
+        low: i32,
+        high: i32,
+    ) -> Result<Vec<i32>, FrameworkError> {
+        let numbers = tensor.to_i32s()?;
+        if tensor.kind != kind || numbers.len() != rows {
+            return Err(FrameworkError::Tensor {
+                who: self.client.clone(),
+                got: adapter::describe(&tensor.name, tensor.kind, tensor.element, &tensor.shape),
+                expected: format!("{} numbers of kind {}", rows, kind.as_str()),
+            });
+        }
+        match numbers.iter().find(|number| !(low..=high).contains(*number)) {
+            None => Ok(numbers),
+            Some(&got) => Err(FrameworkError::Range {
+                who: self.client.clone(),
+                what: kind.as_str(),
+                got,
+                expected: format!("from {low} to {high}"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The client half: batches through the front, hidden states up, their gradients back through it.
+//! Must not evaluate or hold the back.
+
+use fedtune_crds::report::PayloadKind;
+use tch::Tensor;
+
+use super::Split;
+use crate::{
+    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, adapter, answer},
+    local::{Batch, check_loss, count_step, plan, tensors},
+    meter::peak_memory_bytes,
+    models::{Model, Part},
+    optimizer::Optimizer,
+    random::Key,
+    wire::{Link, Message, Subject, WireTensor},
+};
+
+pub(super) struct SplitClient {
+    pub(super) split: Split,
+    pub(super) seat: ClientSeat,
+}
+
+impl ClientHalf for SplitClient {
+    fn answer(&mut self, ask: &Message, link: &Link) -> Result<Message, FrameworkError> {
+        let front = Part::Front(self.split.cut_layer);
+        let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
+        let values = worker.encode(|| adapter::read_parameters(model, front, ask, "the server"))?;
+        adapter::assign(model, front, &values);
+
+        let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, front));
+        let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
+        let batches = plan(train, recipe, key);
+        let (mut sizes, mut losses) = (Vec::new(), 0.0);
+        for (step, indices) in batches.iter().enumerate() {
+            let key = Key { step: step as u32, ..key };
+            let (batch, loss) = self.step(ask, indices, key, &mut optimizer, link)?;
+            sizes.push((batch.tokens.batch() as u32, batch.tokens.seq() as u32));
+            losses += loss;
+        }
+
+        let ClientSeat { model, worker, .. } = &mut self.seat;
+        let tensors = worker.encode(|| adapter::write(model, front))?;
+        let train_loss = losses / batches.len().max(1) as f64;
+        let peak_memory_bytes = peak_memory_bytes();
+        let figures =
+            Figures { train_loss, batches: sizes, meter: worker.meter, evaluation: None, peak_memory_bytes };
+        Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
+    }
+
+    fn model(&self) -> &Model {
+        &self.seat.model
+    }
+}
+
+impl SplitClient {
+    /// One step: forward through the front, the server's part, backward through the front.
+    fn step(
+        &mut self,
+        ask: &Message,
+        indices: &[usize],
+        key: Key,
+        optimizer: &mut Optimizer,
+        link: &Link,
+    ) -> Result<(Batch, f64), FrameworkError> {
+        let (cut, codec) = (self.split.cut_layer, self.split.codec);
+        let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
+        let batch = Batch::of(train, indices, recipe.pad_id, model);
+        // [batch, seq, hidden]
+        let hidden = worker.compute(|| model.front(cut, &batch.tokens, Some(key)));
+
+        let tensors_up = worker.encode(|| {
+            let labels: Vec<i32> = indices.iter().map(|&i| train[i].label.unwrap_or(0) as i32).collect();
+            Ok::<_, FrameworkError>(vec![
+                WireTensor::from_tensor("hidden", PayloadKind::Activation, &hidden.detach(), codec)?,
+                WireTensor::from_i32s("lengths", PayloadKind::Length, &batch.tokens.lengths()),
+                WireTensor::from_i32s("labels", PayloadKind::Label, &labels),
+            ])
+        })?;
+        let step = Message { step: key.step, epoch: ask.epoch, ..Message::new(Subject::Step, ask.round) };
+        worker.network(|| link.send(Message { tensors: tensors_up, ..step }))?;
+        let reply = worker.wait(|| link.receive())?;
+        let (gradient, loss) = worker.encode(|| self.split.read_reply(&reply, key.step, &hidden))?;
+        check_loss(loss, key, worker)?;
+
+        worker.compute(|| {
+            let parameters = tensors(model, Part::Front(cut));
+            if parameters.is_empty() {
+                return;
+            }
+            // `backward` takes no outer gradient; the derivative of this sum by `hidden` is `gradient`, exactly.
+            let sum = (&hidden * gradient).sum(hidden.kind());
+            let gradients = Tensor::run_backward(&[&sum], &parameters, false, false);
+            optimizer.step(&parameters, &gradients);
+        });
+        count_step(&batch, model, Part::Front(cut), recipe, worker);
+        Ok((batch, loss))
+    }
+}
+
+impl Split {
+    /// The gradient of `hidden` and the batch's loss.
+    fn read_reply(&self, reply: &Message, step: u32, hidden: &Tensor) -> Result<(Tensor, f64), FrameworkError> {
+        let who = "the server";
+        if reply.subject != Subject::StepReply || reply.step != step {
+            let (got, expected) = (reply.subject, Subject::StepReply);
+            return Err(FrameworkError::Unexpected { who: who.into(), got, expected });
+        }
+        let [gradient] = &reply.tensors[..] else {
+            let (got, expected) = (reply.tensors.len(), 1);
+            return Err(FrameworkError::Count { who: who.into(), subject: reply.subject, got, expected });
+        };
+        let expected = (PayloadKind::ActivationGradient, self.codec, hidden.size());
+        if (gradient.kind, gradient.element, gradient.shape.clone()) != expected {
+            return Err(FrameworkError::Tensor {
+                who: who.into(),
+                got: adapter::describe(&gradient.name, gradient.kind, gradient.element, &gradient.shape),
+                expected: adapter::describe(&gradient.name, expected.0, expected.1, &expected.2),
+            });
+        }
+        let loss = reply.fields["loss"].as_f64().unwrap_or(f64::NAN);
+        Ok((gradient.to_tensor(hidden.device())?.to_kind(hidden.kind()), loss))
+    }
+}

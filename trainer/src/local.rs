@@ -1,0 +1,171 @@
+//! Local training: the steps of one round on one model, the same for a client, the server's baseline and a test.
+//! Must not send anything, and must not keep optimizer state from one round to the next.
+
+use tch::Tensor;
+use thiserror::Error;
+
+use crate::{
+    averages::Mean,
+    data::{
+        Example,
+        batches::{LocalWork, local_batches},
+    },
+    evaluate::padded,
+    flops,
+    meter::Worker,
+    models::{Model, Part, Tokens, lora::LoraSettings},
+    optimizer::{Optimizer, OptimizerSettings},
+    random::{Key, Site},
+};
+
+/// How everyone trains, parsed from the spec.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Steps or epochs of a round.
+    pub work: LocalWork,
+    /// Examples of a batch.
+    pub batch_size: usize,
+    /// How parameters move.
+    pub optimizer: OptimizerSettings,
+    /// The adapter.
+    pub lora: LoraSettings,
+    /// Classes of the head.
+    pub labels: usize,
+    /// Tokens of an example, at most.
+    pub max_length: usize,
+    /// `spec.seed`.
+    pub seed: u64,
+    /// What fills a batch; masked, so that it decides nothing.
+    pub pad_id: u32,
+}
+
+/// What training can end with.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// The loss is no number any more.
+    #[error(
+        "the loss of {worker} became {loss} in round {round}, step {step}; a lower training.optimizer learning rate, \
+         gradientClipping or F32 precision may help"
+    )]
+    NonFiniteLoss {
+        /// Who trained.
+        worker: String,
+        /// Round, from 1.
+        round: u32,
+        /// Step, from 1.
+        step: u32,
+        /// What the loss became.
+        loss: f64,
+    },
+}
+
+/// A batch ready for the model.
+#[derive(Debug)]
+pub struct Batch {
+    /// Its tokens, `[batch, seq]`.
+    pub tokens: Tokens,
+    /// Its labels, `[batch]`, i64.
+    pub labels: Tensor,
+    /// Tokens of the text, padding apart.
+    pub real: usize,
+}
+
+impl Batch {
+    /// The examples at `indices`, padded on the right to the longest of them.
+    pub fn of(examples: &[Example], indices: &[usize], pad_id: u32, model: &Model) -> Self {
+        let labels: Vec<i64> = indices.iter().map(|&i| examples[i].label.map_or(0, i64::from)).collect();
+        Self {
+            tokens: padded(examples, indices, pad_id, model),
+            labels: Tensor::from_slice(&labels).to_device(model.device()),
+            real: indices.iter().map(|&i| examples[i].tokens.len()).sum(),
+        }
+    }
+}
+
+/// The batches of one client in one round, as positions in its examples.
+pub fn plan(examples: &[Example], recipe: &Recipe, key: Key) -> Vec<Vec<usize>> {
+    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+    local_batches(&lengths, recipe.batch_size, recipe.work, key, Site::Batches)
+}
+
+/// Trains `model` in place for one round, with a new optimizer; returns the mean loss of its steps.
+pub fn train(
+    model: &Model,
+    examples: &[Example],
+    recipe: &Recipe,
+    key: Key,
+    worker: &mut Worker,
+) -> Result<f64, TrainError> {
+    let parameters = tensors(model, Part::Whole);
+    let mut optimizer = Optimizer::new(&recipe.optimizer, &parameters);
+    let batches = plan(examples, recipe, key);
+    let mut losses = 0.0;
+    for (step, indices) in batches.iter().enumerate() {
+        let key = Key { step: step as u32, ..key };
+        let (loss, gradients) = gradients(model, examples, indices, recipe, key, worker)?;
+        worker.compute(|| optimizer.step(&parameters, &gradients));
+        losses += loss;
+    }
+    Ok(losses / batches.len().max(1) as f64)
+}
+
+/// The mean of a round's gradients, all taken where `model` stands now, and the mean loss.
+pub fn mean_gradients(
+    model: &Model,
+    examples: &[Example],
+    recipe: &Recipe,
+    key: Key,
+    worker: &mut Worker,
+) -> Result<(f64, Vec<Tensor>), TrainError> {
+    let batches = plan(examples, recipe, key);
+    let mut means: Vec<Mean> = tensors(model, Part::Whole).iter().map(|_| Mean::default()).collect();
+    let mut losses = 0.0;
+    for (step, indices) in batches.iter().enumerate() {
+        let key = Key { step: step as u32, ..key };
+        let (loss, gradients) = gradients(model, examples, indices, recipe, key, worker)?;
+        means.iter_mut().zip(&gradients).for_each(|(mean, gradient)| mean.add(gradient, 1.0));
+        losses += loss;
+    }
+    Ok((losses / batches.len().max(1) as f64, means.into_iter().filter_map(Mean::finish).collect()))
+}
+
+/// Loss and gradients of one batch, in the order of the adapter's parameters.
+fn gradients(
+    model: &Model,
+    examples: &[Example],
+    indices: &[usize],
+    recipe: &Recipe,
+    key: Key,
+    worker: &mut Worker,
+) -> Result<(f64, Vec<Tensor>), TrainError> {
+    let batch = Batch::of(examples, indices, recipe.pad_id, model);
+    let (loss, gradients) = worker.compute(|| {
+        let logits = model.forward(&batch.tokens, Some(key));
+        let loss = logits.cross_entropy_for_logits(&batch.labels);
+        let gradients = Tensor::run_backward(&[&loss], &tensors(model, Part::Whole), false, false);
+        (loss.double_value(&[]), gradients)
+    });
+    check_loss(loss, key, worker)?;
+    count_step(&batch, model, Part::Whole, recipe, worker);
+    Ok((loss, gradients))
+}
+
+/// Refuses a loss that is no number.
+pub fn check_loss(loss: f64, key: Key, worker: &Worker) -> Result<(), TrainError> {
+    if loss.is_finite() {
+        return Ok(());
+    }
+    Err(TrainError::NonFiniteLoss { worker: worker.name.clone(), round: key.round, step: key.step + 1, loss })
+}
+
+/// Counts a training step of `part` on this batch.
+pub fn count_step(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
+    let (rows, seq) = (batch.tokens.batch(), batch.tokens.seq());
+    worker.meter.flops.train += flops::train(model.shape(), part, &recipe.lora, recipe.labels, rows, seq);
+    worker.count_step(batch.real, rows * seq);
+}
+
+/// The trainable tensors of a part, in the adapter's order.
+pub fn tensors(model: &Model, part: Part) -> Vec<&Tensor> {
+    model.adapter().part(part).into_iter().map(|parameter| &parameter.tensor).collect()
+}
