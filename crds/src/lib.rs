@@ -1,4 +1,25 @@
 //! Types that operator and trainer share: the `FederatedFineTune` resource and the run report.
 //! Must not link a Kubernetes client or libtorch.
 
+#![allow(unreachable_pub, reason = "`KubeSchema` repeats each public struct inside a function")]
+
+pub mod clients;
+pub mod data;
+mod defaults;
+pub mod framework;
+pub mod model;
+pub mod network;
+pub mod quantities;
 pub mod report;
+mod resource;
+mod rules;
+pub mod server;
+pub mod source;
+pub mod status;
+pub mod template;
+pub mod training;
+pub mod tuning;
+pub mod volumes;
+
+pub use resource::{FederatedFineTune, FederatedFineTuneSpec};
+pub use status::FederatedFineTuneStatus;
