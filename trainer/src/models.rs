@@ -4,6 +4,26 @@
 //! | file | one thing |
 //! |---|---|
 //! | `bert.rs`, `llama.rs` | one architecture each, read aloud |
+//! | `shape.rs` | the numbers that say how large a model is, and its linear layers by name |
+//! | `linear.rs`, `attention.rs` | what the architectures share |
 //! | `lora.rs` | the adapter: its parameters, their order, names and initial values |
+//! | `base.rs` | frozen weights, one copy for everybody in the process |
 //! | `cut.rs` | a model as front and back |
 //! | `load.rs` | Hugging Face folders and GGUF files into frozen base weights |
+
+mod attention;
+mod base;
+mod bert;
+mod cut;
+mod linear;
+mod load;
+mod lora;
+mod shape;
+mod tokens;
+
+pub use base::{Base, LoadOptions, Precision};
+pub use cut::{Model, Part};
+pub use load::{LoadError, LoadedTokenizer, load_tokenizer};
+pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
+pub use shape::{Architecture, LinearShape, ModelShape};
+pub use tokens::Tokens;

@@ -1,0 +1,132 @@
+//! Frozen weights of one model on one device in one precision; every user in the process shares one copy.
+//! Must not hold anything that is trained: that is the adapter's.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    linear::Linear,
+    shape::{Architecture, ModelShape},
+    tokens::Tokens,
+};
+use crate::random::Key;
+
+/// Element type of base weights and activations. Adapters, head and logits are always F32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// Brain floats: 8 bits of exponent, 8 of mantissa.
+    BF16,
+}
+
+impl Precision {
+    /// libtorch's name for it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::BF16 => Kind::BFloat16,
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::BF16 => 2,
+        }
+    }
+}
+
+/// How base weights are wanted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoadOptions {
+    /// Element type of weights and activations.
+    pub precision: Precision,
+    /// Where they live.
+    pub device: Device,
+}
+
+/// What an architecture must offer; [`super::Model`] puts the pieces together.
+pub(super) trait Body: Send {
+    /// The same weights again, without copying and without adapters.
+    fn share(&self) -> Box<dyn Body>;
+    /// Every linear layer, in the order of [`ModelShape::linears`].
+    fn linears_mut(&mut self) -> Vec<&mut Linear>;
+    /// Token ids to the first hidden state, `[batch, seq, hidden]`.
+    fn embed(&self, tokens: &Tokens) -> Tensor;
+    /// What the blocks need to know of the mask `[batch, seq]`.
+    fn context(&self, mask: &Tensor) -> Context;
+    /// One block: `[batch, seq, hidden]` to the same.
+    fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor;
+    /// The last hidden state `[batch, seq, hidden]` to what the head reads, `[batch, hidden]`.
+    fn pool(&self, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor;
+}
+
+/// What all blocks of one forward pass share.
+pub(super) struct Context {
+    /// Added to attention scores; broadcasts to `[batch, 1, seq, seq]`.
+    pub(super) bias: Tensor,
+    /// Cosine and sine of rotary positions, each `[batch, 1, seq, head_dim]`.
+    pub(super) rotary: Option<(Tensor, Tensor)>,
+}
+
+/// Frozen weights of one model.
+pub struct Base {
+    pub(super) body: Box<dyn Body>,
+    pub(super) shape: Arc<ModelShape>,
+    pub(super) options: LoadOptions,
+    pub(super) pad_token_id: u32,
+    pub(super) hash: Arc<str>,
+}
+
+impl Base {
+    /// The same weights again: shallow clones, no copy.
+    pub fn share(&self) -> Self {
+        Self {
+            body: self.body.share(),
+            shape: Arc::clone(&self.shape),
+            options: self.options,
+            pad_token_id: self.pad_token_id,
+            hash: Arc::clone(&self.hash),
+        }
+    }
+
+    /// How large the model is.
+    pub fn shape(&self) -> &ModelShape {
+        &self.shape
+    }
+
+    /// Its family.
+    pub fn architecture(&self) -> Architecture {
+        self.shape.architecture
+    }
+
+    /// Element type of weights and activations.
+    pub fn precision(&self) -> Precision {
+        self.options.precision
+    }
+
+    /// Where the weights live.
+    pub fn device(&self) -> Device {
+        self.options.device
+    }
+
+    /// The token that fills rows: the configuration's, else its end-of-text token, else 0. Masks decide what is
+    /// padding, so any token of the vocabulary will do.
+    pub fn pad_token_id(&self) -> u32 {
+        self.pad_token_id
+    }
+
+    /// SHA-256 over configuration and weight files, in hexadecimal.
+    pub fn hash(&self) -> String {
+        self.hash.to_string()
+    }
+}
+
+impl std::fmt::Debug for Base {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Base").field("shape", &self.shape).field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,112 @@
+//! A model: frozen base and trained adapter, run whole or cut after any block.
+//! Must not compute the whole in another way than the parts: the same operations in the same order, the same bits.
+
+use tch::{Device, Tensor};
+
+use super::{
+    base::Base,
+    linear,
+    lora::{Adapter, LoraSettings, ModelError},
+    shape::ModelShape,
+    tokens::Tokens,
+};
+use crate::random::Key;
+
+/// A part of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// Embedding and the blocks below this cut layer.
+    Front(usize),
+    /// The blocks from this cut layer on, and the head.
+    Back(usize),
+}
+
+impl Part {
+    /// Whether this part holds what belongs to `block`; none stands for what follows the last block.
+    pub fn holds(self, block: Option<usize>) -> bool {
+        match (self, block) {
+            (Self::Whole, _) | (Self::Back(_), None) => true,
+            (Self::Front(_), None) => false,
+            (Self::Front(cut_layer), Some(block)) => block < cut_layer,
+            (Self::Back(cut_layer), Some(block)) => block >= cut_layer,
+        }
+    }
+
+    /// Its blocks, out of `blocks`.
+    pub fn blocks(self, blocks: usize) -> std::ops::Range<usize> {
+        match self {
+            Self::Whole => 0..blocks,
+            Self::Front(cut_layer) => 0..cut_layer.min(blocks),
+            Self::Back(cut_layer) => cut_layer.min(blocks)..blocks,
+        }
+    }
+}
+
+/// A frozen base with its own adapter.
+#[derive(Debug)]
+pub struct Model {
+    base: Base,
+    adapter: Adapter,
+}
+
+impl Model {
+    /// Puts a fresh adapter on `base`: A uniform in ±1/sqrt(inputs) (Kaiming with a = sqrt 5), B zero, head
+    /// normal with deviation 0.02, all from the streams of `seed`; the same for every client.
+    ///
+    /// # Errors
+    /// Where `lora` asks for what the model does not have.
+    pub fn new(mut base: Base, lora: &LoraSettings, labels: usize, seed: u64) -> Result<Self, ModelError> {
+        let adapter = Adapter::new(&base.shape, lora, labels, seed, base.options.device)?;
+        adapter.attach(&mut base.body.linears_mut(), lora);
+        Ok(Self { base, adapter })
+    }
+
+    /// What is trained.
+    pub fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    /// What is frozen.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// How large the model is.
+    pub fn shape(&self) -> &ModelShape {
+        &self.base.shape
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        self.base.options.device
+    }
+
+    /// Logits, `[batch, classes]`, F32. `dropout` keys the masks of this step; none leaves LoRA dropout out.
+    pub fn forward(&self, tokens: &Tokens, dropout: Option<Key>) -> Tensor {
+        let hidden = self.front(0, tokens, dropout);
+        self.back(0, &hidden, &tokens.mask, dropout)
+    }
+
+    /// Embedding and the blocks below `cut_layer`: `[batch, seq, hidden]` in the base's precision.
+    pub fn front(&self, cut_layer: usize, tokens: &Tokens, dropout: Option<Key>) -> Tensor {
+        let hidden = self.base.body.embed(tokens);
+        self.blocks(Part::Front(cut_layer), hidden, &tokens.mask, dropout)
+    }
+
+    /// The blocks from `cut_layer` on and the head: a hidden state `[batch, seq, hidden]` to logits
+    /// `[batch, classes]`, F32.
+    pub fn back(&self, cut_layer: usize, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
+        let hidden = self.blocks(Part::Back(cut_layer), hidden.shallow_clone(), mask, dropout);
+        let pooled = self.base.body.pool(&hidden, mask, dropout);
+        let (weight, bias) = self.adapter.head();
+        linear::head(&pooled, weight, bias)
+    }
+
+    fn blocks(&self, part: Part, hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
+        let context = self.base.body.context(mask);
+        part.blocks(self.shape().blocks)
+            .fold(hidden, |hidden, block| self.base.body.block(block, &hidden, &context, dropout))
+    }
+}

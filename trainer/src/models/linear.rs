@@ -1,0 +1,84 @@
+//! A frozen linear layer with, perhaps, a LoRA pair beside it: y = W x + b + scale * B A dropout(x).
+//! Must not draw from libtorch's generator: dropout masks come from the run's own streams.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    load::{Checkpoint, LoadError},
+    shape::LinearShape,
+};
+use crate::random::{Key, Site};
+
+/// A linear layer of the base, frozen.
+pub(super) struct Linear {
+    pub(super) shape: LinearShape,
+    weight: Tensor,       // [outputs, inputs]
+    bias: Option<Tensor>, // [outputs]
+    lora: Option<LoraPair>,
+}
+
+/// The trained low-rank pair beside a frozen weight; the tensors are the adapter's own, shared.
+pub(super) struct LoraPair {
+    /// Ordinal among the model's LoRA layers, which keys its dropout stream.
+    pub(super) ordinal: u32,
+    pub(super) a: Tensor, // [rank, inputs]
+    pub(super) b: Tensor, // [outputs, rank]
+    pub(super) scale: f64,
+    pub(super) dropout: f64,
+}
+
+impl Linear {
+    pub(super) fn load(checkpoint: &Checkpoint, shape: LinearShape, bias: bool) -> Result<Self, LoadError> {
+        let weight = checkpoint.tensor(&format!("{}.weight", shape.name), &[shape.outputs, shape.inputs])?;
+        let bias = bias.then(|| checkpoint.tensor(&format!("{}.bias", shape.name), &[shape.outputs])).transpose()?;
+        Ok(Self { shape, weight, bias, lora: None })
+    }
+
+    /// The same weights without a LoRA pair.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            shape: self.shape.clone(),
+            weight: self.weight.shallow_clone(),
+            bias: self.bias.as_ref().map(Tensor::shallow_clone),
+            lora: None,
+        }
+    }
+
+    pub(super) fn adapt(&mut self, pair: LoraPair) {
+        self.lora = Some(pair);
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`.
+    pub(super) fn forward(&self, x: &Tensor, dropout: Option<Key>) -> Tensor {
+        let base = x.linear(&self.weight, self.bias.as_ref());
+        match &self.lora {
+            None => base,
+            Some(pair) => base + pair.forward(x, dropout),
+        }
+    }
+}
+
+impl LoraPair {
+    /// The pair is stored in F32 and cast to the activations' type for the product, as PEFT does under autocast.
+    fn forward(&self, x: &Tensor, dropout: Option<Key>) -> Tensor {
+        let kind = x.kind();
+        let dropped = dropout.filter(|_| self.dropout > 0.0).map(|key| self.drop(x, key));
+        let low = dropped.as_ref().unwrap_or(x).linear(&self.a.to_kind(kind), None::<&Tensor>); // [.., rank]
+        (low * self.scale).linear(&self.b.to_kind(kind), None::<&Tensor>) // [.., outputs]
+    }
+
+    /// Inverted dropout: what stays is scaled up, so that the expectation does not change.
+    fn drop(&self, x: &Tensor, key: Key) -> Tensor {
+        let mut stream = key.stream(Site::Dropout(self.ordinal));
+        let keep = (1.0 / (1.0 - self.dropout)) as f32;
+        let mask: Vec<f32> =
+            (0..x.numel()).map(|_| if f64::from(stream.unit()) < self.dropout { 0.0 } else { keep }).collect();
+        let mask = Tensor::from_slice(&mask).view(x.size().as_slice());
+        x * mask.to_device(x.device()).to_kind(x.kind())
+    }
+}
+
+/// `x W^T + b` in F32 whatever the type of `x`: the classification head.
+pub(super) fn head(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    x.to_kind(Kind::Float).linear(weight, bias)
+}

@@ -1,0 +1,166 @@
+//! Reads a model from disk: a Hugging Face folder, or a GGUF file, into frozen base weights.
+//! Must not trust a file: every length, offset, type and shape is checked, and what is wrong becomes a sentence.
+
+mod checkpoint;
+mod files;
+mod safetensors;
+mod tokenizer;
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use tch::TchError;
+use thiserror::Error;
+
+pub(super) use self::checkpoint::Checkpoint;
+pub use self::tokenizer::{LoadedTokenizer, load_tokenizer};
+use super::{
+    base::{Base, Body, LoadOptions},
+    bert::{self, Bert},
+    shape::ModelShape,
+};
+use files::ModelFiles;
+
+/// Why a model or its tokenizer cannot be loaded.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum LoadError {
+    #[error("{} cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{} holds no model; expected config.json with model.safetensors (or model.safetensors.index.json), or one .gguf file",
+        path.display()
+    )]
+    NoModel { path: PathBuf },
+    #[error("{} holds {count} .gguf files; name the one that is meant", path.display())]
+    ManyGguf { path: PathBuf, count: usize },
+    #[error("{} is not what it should be: {source}", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{} describes a model of architecture {found}; supported are BERT and Llama (also SmolLM2 and TinyLlama)", path.display())]
+    Architecture { path: PathBuf, found: String },
+    #[error("{} cannot be used: {reason}", path.display())]
+    Unusable { path: PathBuf, reason: String },
+    #[error("{} is truncated or corrupt: {reason}", path.display())]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("{} holds no tensor {name}, which its configuration asks for", path.display())]
+    Missing { path: PathBuf, name: String },
+    #[error("tensor {name} in {} has shape {found:?}; the configuration asks for {wanted:?}", path.display())]
+    Shape { path: PathBuf, name: String, found: Vec<usize>, wanted: Vec<usize> },
+    #[error("tensor {name} in {} has elements of type {found}; supported are {supported}", path.display())]
+    Encoding { path: PathBuf, name: String, found: String, supported: &'static str },
+    #[error("tensor {name} in {} cannot be placed: {source}", path.display())]
+    Tensor { path: PathBuf, name: String, source: TchError },
+    #[error("{} is no tokenizer: {reason}", path.display())]
+    Tokenizer { path: PathBuf, reason: String },
+    #[error(
+        "tokenizer and model disagree: the tokenizer's largest token id is {largest_id}, the model's embedding has {vocab} rows"
+    )]
+    TokenizerMismatch { largest_id: u32, vocab: usize },
+}
+
+impl Base {
+    /// Loads frozen weights from a Hugging Face folder, a GGUF file, or a folder that holds exactly one GGUF file.
+    ///
+    /// Where the file's element type is the wanted one and the device is the CPU, weights are memory-mapped: nothing
+    /// is copied, and the file must stay as it is while the model is used.
+    ///
+    /// # Errors
+    /// A sentence naming the file, and the tensor where there is one.
+    pub fn load(path: &Path, options: LoadOptions) -> Result<Self, LoadError> {
+        match ModelFiles::find(path)? {
+            ModelFiles::HuggingFace { config, weights } => load_folder(path, &config, &weights, options),
+            ModelFiles::Gguf(path) => Err(LoadError::NoModel { path }),
+        }
+    }
+}
+
+/// The part of every `config.json` that says what it is a configuration of.
+#[derive(Debug, Deserialize)]
+struct Header {
+    #[serde(default)]
+    model_type: Option<String>,
+    #[serde(default)]
+    architectures: Vec<String>,
+    #[serde(default)]
+    pad_token_id: Option<i64>,
+    #[serde(default)]
+    eos_token_id: Option<serde_json::Value>,
+}
+
+impl Header {
+    /// `pad_token_id`, else the first `eos_token_id`, else 0.
+    fn pad_token_id(&self) -> u32 {
+        let end = self.eos_token_id.as_ref().and_then(|id| id.as_i64().or_else(|| id.get(0)?.as_i64()));
+        self.pad_token_id.or(end).and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
+    }
+
+    /// What a person calls it: `BertModel`, else `bert`, else `(none)`.
+    fn name(&self) -> String {
+        self.architectures.first().or(self.model_type.as_ref()).cloned().unwrap_or_else(|| "(none)".to_owned())
+    }
+}
+
+fn load_folder(
+    folder: &Path,
+    config_file: &Path,
+    weights: &[PathBuf],
+    options: LoadOptions,
+) -> Result<Base, LoadError> {
+    let config = read(config_file)?;
+    let header: Header = parse(config_file, &config)?;
+    let checkpoint = safetensors::open(folder, weights, options)?;
+    let unusable = |reason| LoadError::Unusable { path: config_file.into(), reason };
+    let family = header.model_type.clone().unwrap_or_else(|| header.name()).to_lowercase();
+    let (shape, body): (ModelShape, Box<dyn Body>) = if family.starts_with("bert") {
+        let config: bert::Config = parse(config_file, &config)?;
+        let shape = config.shape().map_err(unusable)?;
+        let body = Box::new(Bert::load(&checkpoint, &config, &shape)?);
+        (shape, body)
+    } else {
+        return Err(LoadError::Architecture { path: config_file.into(), found: header.name() });
+    };
+    let files: Vec<&Path> = [config_file].into_iter().chain(weights.iter().map(PathBuf::as_path)).collect();
+    Ok(Base {
+        body,
+        shape: Arc::new(shape),
+        options,
+        pad_token_id: header.pad_token_id(),
+        hash: hash_files(&files)?.into(),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    fs::read(path).map_err(|source| LoadError::Read { path: path.into(), source })
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, LoadError> {
+    serde_json::from_slice(json).map_err(|source| LoadError::Json { path: path.into(), source })
+}
+
+/// SHA-256 over the length and the bytes of each file, in hexadecimal.
+fn hash_files(paths: &[&Path]) -> Result<String, LoadError> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    for path in paths {
+        let failed = |source| LoadError::Read { path: path.to_path_buf(), source };
+        let mut file = fs::File::open(path).map_err(failed)?;
+        hash.update(file.metadata().map_err(failed)?.len().to_le_bytes());
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,92 @@
+//! How large a model is, and what its linear layers are called: enough to count parameters, bytes and FLOPs.
+//! Must not hold a tensor: a shape exists without weights.
+
+use std::fmt;
+
+use super::bert;
+
+/// The families of models that are supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// `BertForSequenceClassification`: an encoder, normed after each sub-layer.
+    Bert,
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bert => "BERT",
+        })
+    }
+}
+
+/// The numbers that say how large a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelShape {
+    /// Its family.
+    pub architecture: Architecture,
+    /// Transformer blocks; a model can be cut after any of them.
+    pub blocks: usize,
+    /// Width of the hidden state.
+    pub hidden: usize,
+    /// Attention heads of the queries.
+    pub heads: usize,
+    /// Attention heads of keys and values; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Width inside the feed-forward layers.
+    pub intermediate: usize,
+    /// Rows of the embedding table.
+    pub vocab: usize,
+    /// Longest row that the model can take, in tokens.
+    pub max_positions: usize,
+}
+
+/// One linear layer, `[outputs, inputs]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinearShape {
+    /// Its Hugging Face module name, `bert.encoder.layer.0.attention.self.query`.
+    pub name: String,
+    /// The block it is in; none for what follows the last block.
+    pub block: Option<usize>,
+    /// Columns of its weight.
+    pub inputs: usize,
+    /// Rows of its weight.
+    pub outputs: usize,
+}
+
+impl ModelShape {
+    /// The linear layers of one block, in the order in which transformers declares them.
+    pub fn block_linears(&self, block: usize) -> Vec<LinearShape> {
+        match self.architecture {
+            Architecture::Bert => bert::block_linears(self, block),
+        }
+    }
+
+    /// The linear layers between the last block and the head.
+    pub fn tail_linears(&self) -> Vec<LinearShape> {
+        match self.architecture {
+            Architecture::Bert => vec![bert::pooler_linear(self)],
+        }
+    }
+
+    /// Every linear layer that LoRA may adapt, in canonical order: blocks ascending, then what follows them.
+    pub fn linears(&self) -> Vec<LinearShape> {
+        (0..self.blocks).flat_map(|block| self.block_linears(block)).chain(self.tail_linears()).collect()
+    }
+
+    /// Module name of the classification head.
+    pub fn head_name(&self) -> &'static str {
+        match self.architecture {
+            Architecture::Bert => "classifier",
+        }
+    }
+
+    /// Whether the classification head has a bias.
+    pub fn head_has_bias(&self) -> bool {
+        match self.architecture {
+            Architecture::Bert => true,
+        }
+    }
+}
