@@ -1,11 +1,20 @@
 //! The trainer: fine-tunes one language model across clients in three federated frameworks, and measures each.
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
+pub mod averages;
 pub mod data;
+pub mod evaluate;
 pub mod events;
+pub mod flops;
+pub mod frameworks;
+pub mod local;
+pub mod meter;
 pub mod models;
+pub mod optimizer;
+pub mod plan;
 pub mod random;
 pub mod rounds;
+pub mod wire;
 
 /// The messages and the service of `proto/federation.proto`, generated.
 #[allow(missing_docs, clippy::pedantic)]

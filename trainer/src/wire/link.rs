@@ -1,0 +1,191 @@
+//! One side of a session as a model thread sees it: send a message, receive a message, and wait meanwhile.
+//! Must not be used on the async runtime: every call here blocks its thread.
+
+use std::{sync::Arc, time::Duration};
+
+use fedtune_crds::report::Direction;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, Receiver, Sender},
+    time::timeout,
+};
+use tonic::Status;
+
+use super::{Decoder, Ledger, Limits, Message, Traffic, WireError, encode};
+use crate::protocol::Frame;
+
+/// Frames on their way between a model thread and the network, each way; a sender that is ahead waits.
+pub(super) const FRAMES_AHEAD: usize = 4;
+
+/// How long a sender whose frames are no longer taken waits for the reason.
+const REASON_WITHIN: Duration = Duration::from_secs(1);
+
+/// What both sides of a session must agree on, and what this side accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Hash of all that decides the run's result.
+    pub run: String,
+    /// What the other side may send.
+    pub limits: Limits,
+}
+
+/// Why a message could not be sent or received. The session is lost with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the sentences document the variants")]
+pub enum LinkError {
+    #[error("the session is closed: {reason}")]
+    Closed { reason: String },
+    #[error("the message cannot be sent: {0}")]
+    Unsendable(#[source] WireError),
+    #[error("the other side broke the protocol: {0}")]
+    Refused(#[source] WireError),
+}
+
+/// A session's frames, or how it ended; a client only ever sends frames.
+pub(super) type FrameOrEnd = Result<Frame, Status>;
+
+/// One side of a session. Dropping it ends the session once what was sent is on its way.
+#[derive(Debug)]
+pub struct Link {
+    run: String,
+    outgoing: Sender<FrameOrEnd>,
+    incoming: Receiver<FrameOrEnd>,
+    decoder: Decoder,
+    runtime: Handle,
+    traffic: Arc<Traffic>,
+    meter: Option<Meter>,
+}
+
+/// Where a server's link counts its payload, and as whose.
+#[derive(Debug)]
+struct Meter {
+    ledger: Ledger,
+    client: String,
+}
+
+impl Link {
+    pub(super) fn new(
+        terms: &Terms,
+        outgoing: Sender<FrameOrEnd>,
+        incoming: Receiver<FrameOrEnd>,
+        runtime: Handle,
+    ) -> Self {
+        let decoder = Decoder::new(terms.run.clone(), terms.limits);
+        let (run, traffic) = (terms.run.clone(), Arc::default());
+        Self { run, outgoing, incoming, decoder, runtime, traffic, meter: None }
+    }
+
+    /// Two links that are each other's other side, without a network between them.
+    pub fn pair(terms: &Terms, runtime: &Handle) -> (Self, Self) {
+        let (to_second, from_first) = mpsc::channel(FRAMES_AHEAD);
+        let (to_first, from_second) = mpsc::channel(FRAMES_AHEAD);
+        let first = Self::new(terms, to_second, from_second, runtime.clone());
+        (first, Self::new(terms, to_first, from_first, runtime.clone()))
+    }
+
+    pub(super) fn with_traffic(mut self, traffic: Arc<Traffic>) -> Self {
+        self.traffic = traffic;
+        self
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.decoder.set_limits(limits);
+    }
+
+    /// Server: from here on, counts this session's bytes in `ledger` as those of `client` (`group/index`).
+    pub fn count_into(&mut self, ledger: &Ledger, client: &str) {
+        ledger.add_connection(client, Arc::clone(&self.traffic));
+        self.meter = Some(Meter { ledger: ledger.clone(), client: client.to_owned() });
+    }
+
+    /// Sends a message; returns when the last of it is handed to the network, which may be before it has arrived.
+    pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
+        let (round, payload) = (message.round, message.payload_by_kind());
+        let frames = encode(message, &self.run).map_err(LinkError::Unsendable)?;
+        if let Some(Meter { ledger, client }) = &self.meter {
+            ledger.enter_round(client, round);
+        }
+        for frame in frames {
+            if self.outgoing.blocking_send(Ok(frame)).is_err() {
+                return Err(self.why_closed());
+            }
+        }
+        if let Some(Meter { ledger, client }) = &self.meter {
+            ledger.count(client, Direction::Down, round, &payload);
+        }
+        Ok(())
+    }
+
+    /// Waits for the next message.
+    pub fn receive(&mut self) -> Result<Message, LinkError> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.next())
+    }
+
+    /// Waits for the next message, but not longer than `patience`; a message that came in part is kept.
+    pub fn receive_within(&mut self, patience: Duration) -> Result<Option<Message>, LinkError> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(async { timeout(patience, self.next()).await }).ok().transpose()
+    }
+
+    /// The next message. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
+        loop {
+            let frame = self.next_frame().await?;
+            match self.decoder.push(frame) {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    self.count_received(&message);
+                    return Ok(message);
+                }
+                Err(error) => return Err(self.refuse(error)),
+            }
+        }
+    }
+
+    async fn next_frame(&mut self) -> Result<Frame, LinkError> {
+        match self.incoming.recv().await {
+            Some(Ok(frame)) => Ok(frame),
+            Some(Err(status)) => Err(closed(&status)),
+            None => Err(self.decoder.finish().map_or_else(LinkError::Refused, |()| ended())),
+        }
+    }
+
+    fn count_received(&self, message: &Message) {
+        if let Some(Meter { ledger, client }) = &self.meter {
+            ledger.enter_round(client, message.round);
+            ledger.count(client, Direction::Up, message.round, &message.payload_by_kind());
+        }
+    }
+
+    /// Tells the other side what it did wrong, if there is room to, and takes no more from it.
+    fn refuse(&mut self, error: WireError) -> LinkError {
+        self.incoming.close();
+        // A full channel means that the other side does not read: it cannot be told.
+        let _ = self.outgoing.try_send(Err(Status::invalid_argument(error.to_string())));
+        LinkError::Refused(error)
+    }
+
+    /// The reason that the network gave when it stopped taking frames.
+    fn why_closed(&mut self) -> LinkError {
+        let reason = async {
+            loop {
+                match self.incoming.recv().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(status)) => return closed(&status),
+                    None => return ended(),
+                }
+            }
+        };
+        let within = self.runtime.block_on(async { timeout(REASON_WITHIN, reason).await });
+        within.unwrap_or_else(|_| ended())
+    }
+}
+
+fn ended() -> LinkError {
+    LinkError::Closed { reason: "the other side ended it".to_owned() }
+}
+
+fn closed(status: &Status) -> LinkError {
+    LinkError::Closed { reason: status.message().to_owned() }
+}

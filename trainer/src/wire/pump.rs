@@ -1,0 +1,47 @@
+//! Carries frames from the network to a model thread.
+//! Must not look into frames, and must not read ahead of the model thread by more than the channel holds.
+
+use std::{error::Error as _, time::Duration};
+
+use tokio::{sync::mpsc::Sender, time::timeout};
+use tokio_stream::StreamExt;
+use tonic::{Code, Status, Streaming};
+
+use super::link::FrameOrEnd;
+use crate::protocol::Frame;
+
+/// How long a session that this side has ended may take to end: until then, what was sent is still delivered.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Carries frames until either side ends the session.
+pub(super) async fn pump(mut frames: Streaming<Frame>, link: Sender<FrameOrEnd>) {
+    loop {
+        let next = tokio::select! {
+            next = frames.next() => next,
+            () = link.closed() => break,
+        };
+        let Some(next) = next else { return };
+        let ended = next.is_err();
+        if link.send(next.map_err(|status| explain(&status))).await.is_err() {
+            break;
+        }
+        if ended {
+            return;
+        }
+    }
+    // Dropping the stream before its end would reset it, and with it the frames still on their way out.
+    let _ = timeout(LINGER, async { while let Some(Ok(_)) = frames.next().await {} }).await;
+}
+
+/// The status with a sentence a person can use: the peer's own, or what broke the connection.
+fn explain(status: &Status) -> Status {
+    match status.source() {
+        None => status.clone(),
+        Some(mut cause) => {
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            Status::new(Code::Unavailable, format!("the connection broke: {cause}"))
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! A tensor as it travels: name, kind, element, shape and little-endian bytes.
+//! Must not trust a length: bytes become a libtorch tensor only after they are counted against the shape.
+
+use std::fmt;
+
+use bytes::Bytes;
+use fedtune_crds::report::PayloadKind;
+use tch::{Device, Kind, Tensor};
+
+use super::WireError;
+
+/// Type of a tensor's elements on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// 32-bit float.
+    F32,
+    /// Upper half of a 32-bit float.
+    BF16,
+    /// 16-bit IEEE float.
+    F16,
+    /// 32-bit signed integer.
+    I32,
+    /// Byte.
+    U8,
+}
+
+impl Element {
+    /// Every element type.
+    pub const ALL: [Self; 5] = [Self::F32, Self::BF16, Self::F16, Self::I32, Self::U8];
+
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 | Self::I32 => 4,
+            Self::BF16 | Self::F16 => 2,
+            Self::U8 => 1,
+        }
+    }
+
+    /// libtorch's word for it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::BF16 => Kind::BFloat16,
+            Self::F16 => Kind::Half,
+            Self::I32 => Kind::Int,
+            Self::U8 => Kind::Uint8,
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "F32",
+            Self::BF16 => "BF16",
+            Self::F16 => "F16",
+            Self::I32 => "I32",
+            Self::U8 => "U8",
+        })
+    }
+}
+
+/// One tensor of a message.
+#[derive(Clone, PartialEq)]
+pub struct WireTensor {
+    /// What the sender calls it.
+    pub name: String,
+    /// What its bytes are counted as.
+    pub kind: PayloadKind,
+    /// Type of its elements.
+    pub element: Element,
+    /// Length of each dimension; empty for one number.
+    pub shape: Vec<i64>,
+    /// Elements row by row, little-endian.
+    pub bytes: Bytes,
+}
+
+impl WireTensor {
+    /// `tensor` of any device, layout and type, converted to `element`; its memory is copied once, out of libtorch.
+    pub fn from_tensor(
+        name: impl Into<String>,
+        kind: PayloadKind,
+        tensor: &Tensor,
+        element: Element,
+    ) -> Result<Self, WireError> {
+        let name = name.into();
+        let bytes = read_elements(tensor, element).map_err(|reason| WireError::libtorch(&name, reason))?;
+        Ok(Self { name, kind, element, shape: tensor.size(), bytes })
+    }
+
+    /// The libtorch tensor on `device`, of `shape` and `element`.
+    pub fn to_tensor(&self, device: Device) -> Result<Tensor, WireError> {
+        self.check_length()?;
+        Tensor::f_from_data_size(&self.bytes, &self.shape, self.element.kind())
+            .and_then(|tensor| tensor.f_to_device(device))
+            .map_err(|reason| WireError::libtorch(&self.name, reason))
+    }
+
+    /// `numbers` as a tensor `[numbers.len()]` of I32.
+    pub fn from_i32s(name: impl Into<String>, kind: PayloadKind, numbers: &[i32]) -> Self {
+        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        Self { name: name.into(), kind, element: Element::I32, shape: vec![numbers.len() as i64], bytes }
+    }
+
+    /// The numbers of a tensor of I32, row by row whatever its shape.
+    pub fn to_i32s(&self) -> Result<Vec<i32>, WireError> {
+        if self.element != Element::I32 {
+            let (name, element) = (self.name.clone(), self.element);
+            return Err(WireError::WrongElement { name, element, expected: Element::I32 });
+        }
+        self.check_length()?;
+        let (words, _) = self.bytes.as_chunks::<4>();
+        Ok(words.iter().map(|word| i32::from_le_bytes(*word)).collect())
+    }
+
+    /// Bytes it adds to the payload.
+    pub fn payload_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Refuses bytes that are not as many as shape and element say; libtorch would read past their end.
+    pub(super) fn check_length(&self) -> Result<(), WireError> {
+        let expected = byte_length(&self.name, &self.shape, self.element)?;
+        let length = self.payload_bytes();
+        if length == expected {
+            return Ok(());
+        }
+        let (name, shape, element) = (self.name.clone(), self.shape.clone(), self.element);
+        Err(WireError::Length { name, shape, element, length, expected })
+    }
+}
+
+impl fmt::Debug for WireTensor {
+    // Without the bytes: there may be millions.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WireTensor({:?} {:?} {}{:?})", self.name, self.kind, self.element, self.shape)
+    }
+}
+
+/// Bytes that a tensor of this shape has, or why there is none of this shape.
+pub(super) fn byte_length(name: &str, shape: &[i64], element: Element) -> Result<u64, WireError> {
+    let length = shape.iter().try_fold(element.size() as u64, |length, dimension| {
+        u64::try_from(*dimension).ok().and_then(|dimension| length.checked_mul(dimension))
+    });
+    // libtorch counts elements in i64 as well.
+    length.filter(|length| i64::try_from(*length).is_ok()).ok_or_else(|| WireError::shape(name, shape))
+}
+
+/// The tensor's elements, converted where it is and then brought to the CPU.
+fn read_elements(tensor: &Tensor, element: Element) -> Result<Bytes, tch::TchError> {
+    let tensor = tensor.f_detach()?.f_to_kind(element.kind())?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0; tensor.numel() * element.size()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(values: &[f32], shape: &[i64]) -> Tensor {
+        Tensor::from_slice(values).reshape(shape)
+    }
+
+    #[test]
+    fn every_element_type_comes_back_as_it_was() {
+        for element in Element::ALL {
+            let tensor = cpu(&[0.0, 1.0, 2.0, 3.0, 40.0, 128.0], &[2, 3]).to_kind(element.kind());
+            let sent = WireTensor::from_tensor("t", PayloadKind::Adapter, &tensor, element).unwrap();
+            assert_eq!(sent.bytes.len(), 6 * element.size());
+            let back = sent.to_tensor(Device::Cpu).unwrap();
+            assert_eq!((back.kind(), back.size()), (element.kind(), vec![2, 3]));
+            assert!(back.equal(&tensor), "{element}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_is_converted_and_laid_out_row_by_row() {
+        let transposed = cpu(&[1.0, 2.0, 3.0, 4.0], &[2, 2]).transpose(0, 1).set_requires_grad(true);
+        let sent = WireTensor::from_tensor("t", PayloadKind::Activation, &transposed, Element::BF16).unwrap();
+        // 1, 3, 2, 4 as the upper halves of IEEE 754 single precision.
+        assert_eq!(sent.bytes.as_ref(), [0x80, 0x3f, 0x40, 0x40, 0x00, 0x40, 0x80, 0x40]);
+    }
+
+    #[test]
+    fn no_elements_and_no_dimensions_are_tensors_too() {
+        for shape in [&[0][..], &[3, 0, 2]] {
+            let empty = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+            let sent = WireTensor::from_tensor("t", PayloadKind::Logits, &empty, Element::F32).unwrap();
+            assert!(sent.bytes.is_empty());
+            assert_eq!(sent.to_tensor(Device::Cpu).unwrap().size(), shape);
+        }
+        let number = Tensor::from(2.5f32);
+        let sent = WireTensor::from_tensor("t", PayloadKind::Logits, &number, Element::F32).unwrap();
+        assert_eq!((sent.shape.len(), sent.bytes.len()), (0, 4));
+        assert_eq!(f32::try_from(sent.to_tensor(Device::Cpu).unwrap()).unwrap().to_bits(), 2.5f32.to_bits());
+    }
+
+    #[test]
+    fn numbers_come_back_as_they_were() {
+        let numbers = [0, -1, i32::MAX, i32::MIN];
+        let sent = WireTensor::from_i32s("labels", PayloadKind::Label, &numbers);
+        assert_eq!(sent.to_i32s().unwrap(), numbers);
+        let floats = WireTensor { element: Element::F32, ..sent };
+        assert_eq!(floats.to_i32s().unwrap_err().to_string(), "tensor \"labels\" has elements of F32, expected I32");
+    }
+
+    #[test]
+    fn bytes_that_the_shape_does_not_ask_for_never_reach_libtorch() {
+        let whole = WireTensor::from_i32s("t", PayloadKind::Label, &[1, 2, 3, 4]);
+        let short = WireTensor { bytes: whole.bytes.slice(..15), ..whole.clone() };
+        assert_eq!(
+            short.to_tensor(Device::Cpu).unwrap_err().to_string(),
+            "tensor \"t\" of shape [4] and element I32 has 15 bytes, expected 16"
+        );
+        assert!(matches!(short.to_i32s(), Err(WireError::Length { .. })));
+        for shape in [vec![-4], vec![1 << 40, 1 << 40], vec![i64::MAX, 2]] {
+            let odd = WireTensor { shape, ..whole.clone() };
+            assert!(matches!(odd.to_tensor(Device::Cpu), Err(WireError::Shape { .. })), "{odd:?}");
+        }
+    }
+}
