@@ -24,9 +24,11 @@ from pathlib import Path
 FOLDERS = ("easy-ham-1", "easy-ham-2", "hard-ham-1", "spam-1", "spam-2")
 SUMS = "SHA256SUMS"
 
-# The footer a mailing list adds: a rule, then within a few lines "<list> mailing list" or the list's page, to the end.
+# The footer a mailing list adds: a rule and within a few lines "<list> mailing list" or the list's page; or that page alone.
 LIST_FOOTER = re.compile(
-    r"\n(?:_{20,}|-{2,}) ?\n(?:[^\n]*\n){0,3}[^\n]*(?:mailing list|/listinfo/)[^\n]*(?:\n[^\n]*){0,4}\s*\Z", re.IGNORECASE
+    r"\n(?:_{20,}|-{2,}) ?\n(?:[^\n]*\n){0,3}[^\n]*(?:mailing list|/listinfo/)[^\n]*(?:\n[^\n]*){0,4}\s*\Z"
+    r"|\nhttps?://\S+/listinfo/\S+\s*\Z",
+    re.IGNORECASE,
 )
 
 # Regular expressions, not `html.parser`: that one reads broken HTML differently from version to version.
