@@ -24,7 +24,8 @@ from pathlib import Path
 FOLDERS = ("easy-ham-1", "easy-ham-2", "hard-ham-1", "spam-1", "spam-2")
 SUMS = "SHA256SUMS"
 
-# The footer a mailing list adds: a rule and within a few lines "<list> mailing list" or the list's page; or that page alone.
+# The footer a mailing list adds: a rule and within a few lines "<list> mailing list" or the list's page, or that
+# page alone.
 LIST_FOOTER = re.compile(
     r"\n(?:_{20,}|-{2,}) ?\n(?:[^\n]*\n){0,3}[^\n]*(?:mailing list|/listinfo/)[^\n]*(?:\n[^\n]*){0,4}\s*\Z"
     r"|\nhttps?://\S+/listinfo/\S+\s*\Z",
@@ -107,8 +108,9 @@ def read_body(mail):
     """All plain parts, or all HTML parts without their tags where no plain one says anything."""
     parts = [part for part in mail.walk() if not part.is_multipart() and part.get_content_disposition() != "attachment"]
     for kind in ("text/plain", "text/html"):
-        texts = (decode_part(part) for part in parts if part.get_content_type() == kind)
-        body = "\n\n".join(strip_tags(text) if HTML_START.match(text) or kind == "text/html" else text for text in texts)
+        texts = [decode_part(part) for part in parts if part.get_content_type() == kind]
+        # Some HTML claims to be plain.
+        body = "\n\n".join(strip_tags(text) if kind == "text/html" or HTML_START.match(text) else text for text in texts)
         if body.strip():
             return body
     return ""
