@@ -1,0 +1,164 @@
+//! What is asked for: where data lies, how it is read, who gets what.
+//! Must not read anything: a plan is made from the resource, before any file is touched.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// Everything that decides who trains and evaluates on what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataPlan {
+    /// The data that is partitioned among the clients of all groups without a source of their own.
+    pub source: Source,
+    /// How.
+    pub partition: Partition,
+    /// The labels in their order; empty where the clients' data decides.
+    pub labels: Vec<String>,
+    /// Examples that all may have and no client trains on as its own, in every framework.
+    pub public: Option<HeldOut>,
+    /// Examples that nobody trains on.
+    pub evaluation: HeldOut,
+    /// Whether clients evaluate themselves and so hold the evaluation set (KD, localOnly).
+    pub clients_evaluate: bool,
+    /// The clients, in ordinal order.
+    pub groups: Vec<GroupPlan>,
+    /// Longer texts are truncated to this many tokens, special tokens among them.
+    pub max_sequence_length: usize,
+    /// `spec.seed`.
+    pub seed: u64,
+}
+
+impl DataPlan {
+    /// Number of clients in all groups.
+    pub fn clients(&self) -> usize {
+        self.groups.iter().map(|group| group.replicas).sum()
+    }
+
+    /// Group and index in it of each client, by ordinal.
+    pub fn members(&self) -> impl Iterator<Item = (&GroupPlan, usize)> {
+        self.groups.iter().flat_map(|group| (0..group.replicas).map(move |index| (group, index)))
+    }
+}
+
+/// Clients of one trust domain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupPlan {
+    /// Its name, the first half of its clients' ids.
+    pub name: String,
+    /// Number of clients.
+    pub replicas: usize,
+    /// Data of its own, partitioned among its own clients only.
+    pub source: Option<Source>,
+    /// Most examples that one of its clients keeps.
+    pub max_examples: Option<usize>,
+}
+
+/// A file or folder, and how to read it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// A file of the format, or a folder of such files, read in the order of their names.
+    pub path: PathBuf,
+    /// How it is written.
+    pub format: Format,
+    /// Which column is what; not used for [`Format::Folders`].
+    pub columns: Columns,
+}
+
+/// How data is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    /// Comma-separated values with a header, quoted where needed.
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+    /// Apache Parquet, flat columns.
+    Parquet,
+    /// Text files in folders, `<path>/<folder>/*.txt`.
+    Folders {
+        /// Label of each folder.
+        label_map: BTreeMap<String, String>,
+    },
+}
+
+/// Which column is what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns {
+    /// The text.
+    pub text: String,
+    /// Its label; none where the data has no labels (a public set may do without).
+    pub label: Option<String>,
+}
+
+/// Where held-out examples come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeldOut {
+    /// Taken at random from [`DataPlan::source`]; equal texts are all taken or all left.
+    OfSource {
+        /// How many.
+        examples: usize,
+    },
+    /// A source of its own.
+    Own {
+        /// Where.
+        source: Source,
+        /// How many of it, at random; all where none.
+        examples: Option<usize>,
+    },
+}
+
+/// How a source becomes the clients' own data. A column is one of the source's, or `label`, or `folder`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Partition {
+    /// Each client alike.
+    Iid,
+    /// Each value of a column is spread over the clients by proportions drawn from Dirichlet(alpha)
+    /// (Hsu, Qi, Brown 2019, arXiv 1909.06335): small alpha, unlike clients.
+    Dirichlet {
+        /// Concentration, above zero.
+        alpha: f64,
+        /// The column.
+        over: String,
+    },
+    /// Each value of the column goes whole to one client.
+    ByColumn(String),
+    /// Already done: `<path>/<group>/<index>`, a folder, or a file with the format's ending.
+    PreSplit,
+}
+
+impl Partition {
+    /// The column it needs beside text and label.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::Dirichlet { over: column, .. } | Self::ByColumn(column) => Some(column),
+            Self::Iid | Self::PreSplit => None,
+        }
+    }
+}
+
+/// For whom data is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A process that is server and clients, or trains on the union.
+    Everything,
+    /// The server: public and evaluation sets.
+    Server,
+    /// The client of this ordinal: its own rows, the public set, and the evaluation set where clients evaluate.
+    Client(usize),
+}
+
+impl Scope {
+    /// Whether it covers this client's own rows.
+    pub(crate) fn has_client(self, ordinal: usize) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Server => false,
+            Self::Client(own) => own == ordinal,
+        }
+    }
+
+    /// Whether it covers the evaluation set of `plan`.
+    pub(crate) fn has_evaluation(self, plan: &DataPlan) -> bool {
+        match self {
+            Self::Everything | Self::Server => true,
+            Self::Client(_) => plan.clients_evaluate,
+        }
+    }
+}
