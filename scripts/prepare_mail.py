@@ -110,7 +110,8 @@ def read_body(mail):
     for kind in ("text/plain", "text/html"):
         texts = [decode_part(part) for part in parts if part.get_content_type() == kind]
         # Some HTML claims to be plain.
-        body = "\n\n".join(strip_tags(text) if kind == "text/html" or HTML_START.match(text) else text for text in texts)
+        plain = (strip_tags(text) if kind == "text/html" or HTML_START.match(text) else text for text in texts)
+        body = "\n\n".join(plain)
         if body.strip():
             return body
     return ""

@@ -4,6 +4,8 @@
 //! | file | one thing |
 //! |---|---|
 //! | `plan.rs` | what is asked for, as types that cannot be wrong |
+//! | `load.rs` | the whole way, from plan to corpus |
+//! | `gather.rs` | who holds which row, as far as a scope may see |
 //! | `read.rs` | CSV, JSONL, Parquet and folders of text files into rows |
 //! | `hold_out.rs` | which rows no client may have |
 //! | `partition.rs` | which client has which row |
@@ -13,6 +15,7 @@
 
 pub mod batches;
 mod cache;
+mod gather;
 mod hold_out;
 pub mod labels;
 mod load;
@@ -74,4 +77,8 @@ pub enum DataError {
     /// A label cannot become a number.
     #[error(transparent)]
     Label(#[from] LabelError),
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

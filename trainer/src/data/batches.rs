@@ -20,13 +20,7 @@ pub enum LocalWork {
 /// Each epoch holds each example once, in the order of `key.stream(site)`, and ends with a smaller batch where the
 /// examples do not divide. No batch spans two epochs, so none holds an example twice. There is no batch where there
 /// is no example or `batch_size` is zero.
-pub fn local_batches(
-    lengths: &[usize],
-    batch_size: usize,
-    work: LocalWork,
-    key: Key,
-    site: Site,
-) -> Vec<Vec<usize>> {
+pub fn local_batches(lengths: &[usize], batch_size: usize, work: LocalWork, key: Key, site: Site) -> Vec<Vec<usize>> {
     if lengths.is_empty() || batch_size == 0 {
         return Vec::new();
     }

@@ -123,16 +123,6 @@ pub enum Partition {
     PreSplit,
 }
 
-impl Partition {
-    /// The column it needs beside text and label.
-    pub fn column(&self) -> Option<&str> {
-        match self {
-            Self::Dirichlet { over: column, .. } | Self::ByColumn(column) => Some(column),
-            Self::Iid | Self::PreSplit => None,
-        }
-    }
-}
-
 /// For whom data is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

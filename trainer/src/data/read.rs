@@ -1,0 +1,319 @@
+//! Sources into rows: CSV, JSONL, Parquet, folders of text files.
+//! Must not decide who gets a row, nor shorten or reorder anything.
+
+mod csv;
+mod folders;
+mod jsonl;
+#[cfg(feature = "parquet")]
+mod parquet;
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{Columns, Format, Source, labels::name_all};
+use crate::events::{Event, Events};
+
+/// A text with what a source says about it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) text: String,
+    pub(super) label: Option<String>,
+    /// Its value of the column that the partition looks at; empty where it looks at none.
+    pub(super) value: String,
+    pub(super) place: Place,
+}
+
+/// Where a row stands, for a person who must find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: Arc<Path>,
+    pub(super) line: Option<u64>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line} of {}", self.file.display()),
+            None => write!(f, "{}", self.file.display()),
+        }
+    }
+}
+
+/// All rows of a source.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) rows: Vec<Row>,
+    /// SHA-256 over format, columns, and names and bytes of the files; not over where they lie.
+    pub(super) hash: [u8; 32],
+}
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A file or folder is missing, or may not be read.
+    #[error("cannot read {path}: {source}")]
+    Open {
+        /// Which.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Nothing of the format is in a folder.
+    #[error("the folder {path} holds no .{ending} file")]
+    NoFile {
+        /// The folder.
+        path: String,
+        /// What its files' names should end with.
+        ending: &'static str,
+    },
+    /// A pre-split source lacks the part of a client.
+    #[error("client {client} has no data: there is neither a folder {path} nor a file {path}.{ending}")]
+    NoPart {
+        /// The client's id.
+        client: String,
+        /// Where its data would be.
+        path: String,
+        /// The format's ending.
+        ending: &'static str,
+    },
+    /// A source holds no row at all.
+    #[error("{path} holds no example")]
+    Empty {
+        /// The source.
+        path: String,
+    },
+    /// A column that the spec names is not there.
+    #[error("{place} has no column `{column}`; the columns there are {there}")]
+    MissingColumn {
+        /// Where it was looked for.
+        place: String,
+        /// The column.
+        column: String,
+        /// The columns there.
+        there: String,
+    },
+    /// A row is not what its format asks for.
+    #[error("{place}: {problem}")]
+    Malformed {
+        /// The row.
+        place: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A folder of texts has no label.
+    #[error("the folder `{folder}` in {path} has no label; the label map names {known}")]
+    FolderWithoutLabel {
+        /// The folder.
+        folder: String,
+        /// Where it is.
+        path: String,
+        /// The folders with a label.
+        known: String,
+    },
+    /// A label is not among the plan's.
+    #[error("{place}: the label `{label}` is not one of `data.labels`: {labels}")]
+    UnknownLabel {
+        /// The row.
+        place: String,
+        /// Its label.
+        label: String,
+        /// The labels of the plan.
+        labels: String,
+    },
+    /// The program was built without Parquet.
+    #[error("{path} is Parquet, which this build cannot read: build with `--features parquet`, or give CSV or JSONL")]
+    NoParquet {
+        /// The source.
+        path: String,
+    },
+}
+
+impl ReadError {
+    fn malformed(place: &Place, problem: impl Into<String>) -> Self {
+        Self::Malformed { place: place.to_string(), problem: problem.into() }
+    }
+}
+
+/// The columns that are read.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    text: &'a str,
+    label: Option<&'a str>,
+    value: Option<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// `label` as a partition column is the label, whatever its column is called.
+    fn new(columns: &'a Columns, value: Option<&'a str>) -> Self {
+        let label = columns.label.as_deref();
+        let value = value.map(|name| if name == "label" { label.unwrap_or(name) } else { name });
+        Self { text: &columns.text, label, value }
+    }
+
+    /// A row of the cells that `cell` finds. An empty text is one, an empty label is none.
+    fn row(&self, place: Place, cell: impl Fn(&str) -> Result<String, ReadError>) -> Result<Row, ReadError> {
+        let label = self.label.map(&cell).transpose()?;
+        if label.as_ref().is_some_and(String::is_empty) {
+            return Err(ReadError::malformed(&place, "the label is empty"));
+        }
+        let value = self.value.map(&cell).transpose()?.unwrap_or_default();
+        Ok(Row { text: cell(self.text)?, label, value, place })
+    }
+
+    /// Refuses the columns that are not `there`.
+    fn check(&self, file: &Path, there: &[impl AsRef<str>]) -> Result<(), ReadError> {
+        let missing = |column: &&str| !there.iter().any(|name| name.as_ref() == *column);
+        match [Some(self.text), self.label, self.value].into_iter().flatten().find(missing) {
+            None => Ok(()),
+            Some(column) => Err(ReadError::MissingColumn {
+                place: file.display().to_string(),
+                column: column.to_owned(),
+                there: name_all(there),
+            }),
+        }
+    }
+}
+
+impl Format {
+    fn ending(&self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+            Self::Folders { .. } => "txt",
+        }
+    }
+}
+
+/// Reads all rows of `source`, with their values of the partition's column where it needs one.
+pub(super) fn read(source: &Source, value: Option<&str>, events: &Events) -> Result<Table, ReadError> {
+    let mut hash = Sha256::new();
+    hash.update(format!("{:?} {:?}\n", source.format, source.columns));
+    let mut reading = Reading { hash, files: 0, events };
+    let wanted = Wanted::new(&source.columns, value);
+    let rows = match &source.format {
+        Format::Csv => reading.each(source, |bytes, file| csv::parse(bytes, file, wanted)),
+        Format::Jsonl => reading.each(source, |bytes, file| jsonl::parse(bytes, file, wanted)),
+        Format::Parquet => read_parquet(&mut reading, source, wanted),
+        Format::Folders { label_map } => folders::read(&mut reading, &source.path, label_map, value),
+    }?;
+    if rows.is_empty() {
+        return Err(ReadError::Empty { path: source.path.display().to_string() });
+    }
+    Ok(Table { rows, hash: reading.hash.finalize().into() })
+}
+
+#[cfg(feature = "parquet")]
+fn read_parquet(reading: &mut Reading<'_>, source: &Source, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    reading.each(source, |bytes, file| parquet::parse(bytes, file, wanted))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn read_parquet(_: &mut Reading<'_>, source: &Source, _: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    Err(ReadError::NoParquet { path: source.path.display().to_string() })
+}
+
+/// The part of `source` that belongs to client `index` of `group`: `<path>/<group>/<index>`.
+pub(super) fn part_of(source: &Source, group: &str, index: usize) -> Result<Source, ReadError> {
+    let folder = source.path.join(group).join(index.to_string());
+    let file = folder.with_file_name(format!("{index}.{}", source.format.ending()));
+    let path = match &source.format {
+        _ if folder.is_dir() => folder,
+        Format::Csv | Format::Jsonl | Format::Parquet if file.is_file() => file,
+        Format::Csv | Format::Jsonl | Format::Parquet | Format::Folders { .. } => {
+            return Err(ReadError::NoPart {
+                client: format!("{group}/{index}"),
+                path: folder.display().to_string(),
+                ending: source.format.ending(),
+            });
+        }
+    };
+    Ok(Source { path, ..source.clone() })
+}
+
+/// Files being read: each one's bytes go into the hash, and each one is progress.
+struct Reading<'a> {
+    hash: Sha256,
+    files: u64,
+    events: &'a Events,
+}
+
+impl Reading<'_> {
+    /// Parses every file of `source` with `parse`.
+    fn each(
+        &mut self,
+        source: &Source,
+        parse: impl Fn(Vec<u8>, &Arc<Path>) -> Result<Vec<Row>, ReadError>,
+    ) -> Result<Vec<Row>, ReadError> {
+        let files = files_of(&source.path, source.format.ending())?;
+        self.start(&source.path, files.len());
+        let mut rows = Vec::new();
+        for file in files {
+            rows.extend(parse(self.file(&file)?, &Arc::from(file))?);
+        }
+        self.events.tell(Event::StageFinished);
+        Ok(rows)
+    }
+
+    fn start(&mut self, path: &Path, files: usize) {
+        self.files = 0;
+        self.events.tell(Event::StageStarted { stage: format!("Reading {}", path.display()), of: files as u64 });
+    }
+
+    /// Marks in the hash which folder the next files are in.
+    fn enter(&mut self, folder: &str) {
+        self.hash.update(format!("{folder}/\n"));
+    }
+
+    fn file(&mut self, path: &Path) -> Result<Vec<u8>, ReadError> {
+        let bytes = fs::read(path).map_err(|source| open_error(path, source))?;
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        for part in [name, &bytes] {
+            self.hash.update((part.len() as u64).to_le_bytes());
+            self.hash.update(part);
+        }
+        self.files += 1;
+        self.events.tell(Event::StageAdvanced { at: self.files });
+        Ok(bytes)
+    }
+}
+
+/// The file itself, or the files of a folder whose names end so, sorted.
+fn files_of(path: &Path, ending: &'static str) -> Result<Vec<PathBuf>, ReadError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let files: Vec<PathBuf> = entries(path)?
+        .into_iter()
+        .filter(|file| file.is_file() && file.extension().is_some_and(|end| end == ending))
+        .collect();
+    if files.is_empty() {
+        return Err(ReadError::NoFile { path: path.display().to_string(), ending });
+    }
+    Ok(files)
+}
+
+/// What is in a folder, sorted; hidden entries are not.
+fn entries(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    let list = fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut entries: Vec<PathBuf> = list
+        .map_err(|source| open_error(path, source))?
+        .into_iter()
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .map(|entry| entry.path())
+        .collect();
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+fn open_error(path: &Path, source: io::Error) -> ReadError {
+    ReadError::Open { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! Apache Parquet with flat columns.
+//! Must not read columns that nobody asked for: files of texts often hold embeddings too.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use parquet::{
+    errors::ParquetError,
+    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+    record::Field,
+    schema::types::Type,
+};
+
+use super::{Place, ReadError, Row, Wanted};
+
+pub(super) fn parse(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    let whole = Place { file: file.clone(), line: None };
+    let refuse = |error: ParquetError| ReadError::malformed(&whole, format!("not readable as Parquet: {error}"));
+    let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(refuse)?;
+    let schema = reader.metadata().file_metadata().schema();
+    wanted.check(file, &schema.get_fields().iter().map(|field| field.name()).collect::<Vec<_>>())?;
+    let projection = project(schema, wanted).map_err(refuse)?;
+    let rows = reader.get_row_iter(Some(projection)).map_err(refuse)?;
+    rows.zip(1..).map(|(row, number)| read_row(&row.map_err(refuse)?, number, file, wanted)).collect()
+}
+
+fn project(schema: &Type, wanted: Wanted<'_>) -> Result<Type, ParquetError> {
+    let names = [Some(wanted.text), wanted.label, wanted.value];
+    let asked_for = |name: &str| names.contains(&Some(name));
+    let fields = schema.get_fields().iter().filter(|field| asked_for(field.name())).cloned().collect();
+    Type::group_type_builder(schema.name()).with_fields(fields).build()
+}
+
+/// Rows of Parquet have no lines: `number` counts them from 1.
+fn read_row(row: &parquet::record::Row, number: u64, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Row, ReadError> {
+    let place = Place { file: file.clone(), line: Some(number) };
+    let name = place.clone();
+    wanted.row(place, |column| {
+        let field = row.get_column_iter().find(|(name, _)| *name == column).map(|(_, field)| field);
+        field.and_then(cell).ok_or_else(|| {
+            let there = field.map_or_else(String::new, |field| format!(", not {field}"));
+            ReadError::malformed(&name, format!("`{column}` must be a string or an integer{there}"))
+        })
+    })
+}
+
+fn cell(field: &Field) -> Option<String> {
+    match field {
+        Field::Str(text) => Some(text.clone()),
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok().map(str::to_owned),
+        Field::Bool(_)
+        | Field::Byte(_)
+        | Field::Short(_)
+        | Field::Int(_)
+        | Field::Long(_)
+        | Field::UByte(_)
+        | Field::UShort(_)
+        | Field::UInt(_)
+        | Field::ULong(_) => Some(field.to_string()),
+        _ => None,
+    }
+}
