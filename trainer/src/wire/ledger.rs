@@ -8,7 +8,7 @@ use std::{
 
 use fedtune_crds::report::{ByteCount, Direction, PayloadKind, UpDown};
 
-use super::Traffic;
+use super::traffic::Traffic;
 
 /// Shared by all links of a server; cheap to clone.
 ///

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{Decoder, Ledger, Limits, Message, Traffic, WireError, encode};
+use super::{Decoder, Ledger, Limits, Message, WireError, encode, traffic::Traffic};
 use crate::protocol::Frame;
 
 /// Frames on their way between a model thread and the network, each way; a sender that is ahead waits.

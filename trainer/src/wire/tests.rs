@@ -53,7 +53,7 @@ fn session(runtime: &Runtime) -> (Listener, Link, Link) {
     (listener, client, server)
 }
 
-/// The adapter of MiniLM, r = 8 on query and value, with a head of 77 classes: 413,492 bytes of F32 in all.
+// The adapter of MiniLM, r = 8 on query and value, with a head of 77 classes: 413,492 bytes of F32 in all.
 fn adapter(value: f64) -> Vec<WireTensor> {
     let tensor = |name: String, kind, shape: &[i64]| {
         let tensor = Tensor::full(shape, value, (Kind::Float, Device::Cpu));
@@ -69,8 +69,9 @@ fn adapter(value: f64) -> Vec<WireTensor> {
     tensors
 }
 
-fn large(bytes: usize) -> Message {
-    let bytes: bytes::Bytes = (0..bytes).map(|index| (index % 251) as u8).collect();
+/// An upload of `mebibytes` that differ from their neighbours.
+fn large(mebibytes: usize) -> Message {
+    let bytes: bytes::Bytes = (0..=255).collect::<Vec<u8>>().repeat(mebibytes << 12).into();
     let shape = vec![bytes.len() as i64];
     let tensor = WireTensor { name: "t".into(), kind: PayloadKind::Logits, element: Element::U8, shape, bytes };
     Message { tensors: vec![tensor], ..Message::new(Subject::Upload, 1) }
@@ -214,7 +215,7 @@ fn a_client_that_does_not_say_who_it_is_is_told() {
 fn a_client_that_sends_too_much_is_told_even_while_it_sends() {
     let runtime = runtime().unwrap();
     let (_listener, mut client, mut server) = session(&runtime);
-    let sending = thread::spawn(move || client.send(large(64 << 20)));
+    let sending = thread::spawn(move || client.send(large(64)));
     let error = WireError::TooManyBytes { allowed: 16 << 20 };
     assert_eq!(server.receive().unwrap_err(), LinkError::Refused(error.clone()));
     assert_eq!(sending.join().unwrap().unwrap_err(), LinkError::Closed { reason: error.to_string() });
@@ -223,7 +224,7 @@ fn a_client_that_sends_too_much_is_told_even_while_it_sends() {
 #[test]
 fn what_was_sent_arrives_though_the_sender_has_left() {
     let runtime = runtime().unwrap();
-    let message = large(12 << 20);
+    let message = large(12);
     let (listener, mut client, mut server) = session(&runtime);
     let sending = thread::spawn({
         let message = message.clone();
