@@ -32,7 +32,6 @@ pub use ledger::Ledger;
 pub use link::{Link, LinkError, Terms};
 pub use message::{Message, Subject};
 pub use tensor::{Element, WireTensor};
-pub use traffic::Traffic;
 
 /// Version of `federation.proto` that this program speaks.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -14,7 +14,9 @@ use tonic::{
 };
 
 use super::{
-    FRAME_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_WITHIN, Link, Terms, WINDOW_BYTES, link::FRAMES_AHEAD, pump::pump,
+    FRAME_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_WITHIN, Link, Terms, WINDOW_BYTES,
+    link::FRAMES_AHEAD,
+    pump::{explain, pump},
 };
 use crate::protocol::federation_client::FederationClient;
 
@@ -26,6 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long one attempt may take.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a session that this side has ended may take to deliver what was sent.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Why there is no session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,9 +107,10 @@ enum NoSession {
 
 async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Link, NoSession> {
     let channel = endpoint.connect().await.map_err(|error| NoSession::Absent(deepest(&error)))?;
-    open_session(channel, options).await.map_err(|status| match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Cancelled => NoSession::Absent(status.message().to_owned()),
-        _ => NoSession::Refused(status.message().to_owned()),
+    open_session(channel, options).await.map_err(|status| match (status.code(), status.source()) {
+        (Code::Unavailable, _) | (_, Some(_)) => NoSession::Absent(explain(&status).message().to_owned()),
+        // The server's own word, not the network's.
+        (_, None) => NoSession::Refused(status.message().to_owned()),
     })
 }
 
@@ -115,7 +121,7 @@ async fn open_session(channel: Channel, options: &ConnectOptions) -> Result<Link
     let frames = ReceiverStream::new(to_network).map_while(Result::ok);
     let mut client = FederationClient::new(channel).max_decoding_message_size(FRAME_BYTES);
     let session = client.session(frames).await?.into_inner();
-    tokio::spawn(pump(session, from_network));
+    tokio::spawn(pump(session, from_network, LINGER));
     Ok(Link::new(&options.terms, outgoing, incoming, options.runtime.clone()))
 }
 

@@ -212,3 +212,6 @@ fn read_fields(json: &Bytes) -> Result<serde_json::Value, WireError> {
     }
     serde_json::from_slice(json).map_err(|reason| WireError::FieldsNotJson { reason: reason.to_string() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,7 @@ pub enum WireError {
 }
 
 impl WireError {
-    pub(super) fn libtorch(name: &str, reason: tch::TchError) -> Self {
+    pub(super) fn libtorch(name: &str, reason: &tch::TchError) -> Self {
         Self::Libtorch { name: quote(name), reason: reason.to_string() }
     }
 

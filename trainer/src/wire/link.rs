@@ -11,7 +11,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{Decoder, Ledger, Limits, Message, Traffic, WireError, encode};
+use super::{Decoder, Ledger, Limits, Message, WireError, encode, traffic::Traffic};
 use crate::protocol::Frame;
 
 /// Frames on their way between a model thread and the network, each way; a sender that is ahead waits.
@@ -188,4 +188,72 @@ fn ended() -> LinkError {
 
 fn closed(status: &Status) -> LinkError {
     LinkError::Closed { reason: status.message().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{CHUNK_BYTES, Element, Subject, WireTensor, runtime};
+
+    fn terms() -> Terms {
+        Terms { run: "run-a".to_owned(), limits: Limits { tensors: 1, payload_bytes: 64 << 20 } }
+    }
+
+    /// A message of a header and two chunks.
+    fn three_frames() -> Message {
+        let length = CHUNK_BYTES + 1;
+        let kind = fedtune_crds::report::PayloadKind::Adapter;
+        let (shape, bytes) = (vec![length as i64], vec![7; length].into());
+        let tensor = WireTensor { name: "t".to_owned(), kind, element: Element::U8, shape, bytes };
+        Message { tensors: vec![tensor], ..Message::new(Subject::Upload, 1) }
+    }
+
+    #[test]
+    fn a_message_that_came_in_part_is_kept_while_patience_ends() {
+        let runtime = runtime().unwrap();
+        let (first, mut second) = Link::pair(&terms(), runtime.handle());
+        let mut frames = encode(three_frames(), "run-a").unwrap();
+        for frame in frames.by_ref().take(2) {
+            first.outgoing.blocking_send(Ok(frame)).unwrap();
+        }
+        assert_eq!(second.receive_within(Duration::from_millis(1)), Ok(None));
+        first.outgoing.blocking_send(Ok(frames.next().unwrap())).unwrap();
+        assert_eq!(second.receive_within(Duration::from_secs(30)), Ok(Some(three_frames())));
+    }
+
+    #[test]
+    fn a_session_that_ends_within_a_message_says_what_is_missing() {
+        let runtime = runtime().unwrap();
+        let (first, mut second) = Link::pair(&terms(), runtime.handle());
+        for frame in encode(three_frames(), "run-a").unwrap().take(2) {
+            first.outgoing.blocking_send(Ok(frame)).unwrap();
+        }
+        drop(first);
+        assert_eq!(second.receive(), Err(LinkError::Refused(WireError::CutOff { missing: 1 })));
+    }
+
+    #[test]
+    fn a_sender_does_not_run_ahead_of_its_receiver() {
+        let runtime = runtime().unwrap();
+        let (mut first, second) = Link::pair(&terms(), runtime.handle());
+        for _ in 0..FRAMES_AHEAD {
+            first.send(Message::new(Subject::Step, 1)).unwrap();
+        }
+        assert_eq!(first.outgoing.capacity(), 0);
+        drop(second);
+        let error = LinkError::Closed { reason: "the other side ended it".to_owned() };
+        assert_eq!(first.send(Message::new(Subject::Step, 1)), Err(error.clone()));
+        assert_eq!(first.receive(), Err(error));
+    }
+
+    #[test]
+    fn a_message_out_of_bounds_is_not_sent_and_the_session_goes_on() {
+        let runtime = runtime().unwrap();
+        let (mut first, mut second) = Link::pair(&terms(), runtime.handle());
+        let fields = serde_json::json!("x".repeat(100_000));
+        let unsendable = first.send(Message { fields, ..Message::new(Subject::Join, 0) });
+        assert!(matches!(unsendable, Err(LinkError::Unsendable(WireError::FieldsTooLong { length: 100_002 }))));
+        first.send(three_frames()).unwrap();
+        assert_eq!(second.receive(), Ok(three_frames()));
+    }
 }

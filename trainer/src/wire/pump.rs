@@ -10,11 +10,9 @@ use tonic::{Code, Status, Streaming};
 use super::link::FrameOrEnd;
 use crate::protocol::Frame;
 
-/// How long a session that this side has ended may take to end: until then, what was sent is still delivered.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// Carries frames until either side ends the session.
-pub(super) async fn pump(mut frames: Streaming<Frame>, link: Sender<FrameOrEnd>) {
+/// Carries frames until either side ends the session. Where this side does, the stream is kept for `linger`, or until
+/// the other side ends it too: to drop it is to reset it, and with it the frames that are still on their way out.
+pub(super) async fn pump(mut frames: Streaming<Frame>, link: Sender<FrameOrEnd>, linger: Duration) {
     loop {
         let next = tokio::select! {
             next = frames.next() => next,
@@ -29,12 +27,12 @@ pub(super) async fn pump(mut frames: Streaming<Frame>, link: Sender<FrameOrEnd>)
             return;
         }
     }
-    // Dropping the stream before its end would reset it, and with it the frames still on their way out.
-    let _ = timeout(LINGER, async { while let Some(Ok(_)) = frames.next().await {} }).await;
+    // Whether it ended or time did, there is nothing left to do.
+    let _ = timeout(linger, async { while let Some(Ok(_)) = frames.next().await {} }).await;
 }
 
 /// The status with a sentence a person can use: the peer's own, or what broke the connection.
-fn explain(status: &Status) -> Status {
+pub(super) fn explain(status: &Status) -> Status {
     match status.source() {
         None => status.clone(),
         Some(mut cause) => {

@@ -165,7 +165,8 @@ impl Federation for Door {
         let peer = peer.ok_or_else(|| Status::internal("the connection has no peer address"))?;
         let (outgoing, to_network) = mpsc::channel(FRAMES_AHEAD);
         let (from_network, incoming) = mpsc::channel(FRAMES_AHEAD);
-        tokio::spawn(pump(request.into_inner(), from_network));
+        // A server's answer is delivered without it, and a client that was refused is not listened to any longer.
+        tokio::spawn(pump(request.into_inner(), from_network, Duration::ZERO));
         let link = Link::new(&self.terms, outgoing.clone(), incoming, self.runtime.clone());
         let link = link.with_traffic(Arc::clone(&peer.traffic));
         let newcomer = Newcomer { link, address: peer.address };

@@ -85,7 +85,7 @@ impl WireTensor {
         element: Element,
     ) -> Result<Self, WireError> {
         let name = name.into();
-        let bytes = read_elements(tensor, element).map_err(|reason| WireError::libtorch(&name, reason))?;
+        let bytes = read_elements(tensor, element).map_err(|reason| WireError::libtorch(&name, &reason))?;
         Ok(Self { name, kind, element, shape: tensor.size(), bytes })
     }
 
@@ -94,7 +94,7 @@ impl WireTensor {
         self.check_length()?;
         Tensor::f_from_data_size(&self.bytes, &self.shape, self.element.kind())
             .and_then(|tensor| tensor.f_to_device(device))
-            .map_err(|reason| WireError::libtorch(&self.name, reason))
+            .map_err(|reason| WireError::libtorch(&self.name, &reason))
     }
 
     /// `numbers` as a tensor `[numbers.len()]` of I32.

@@ -21,14 +21,14 @@ use tonic::transport::server::Connected;
 
 /// Bytes that one connection has carried so far, as the server reads and writes them.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub(super) struct Traffic {
     read: AtomicU64,
     written: AtomicU64,
 }
 
 impl Traffic {
     /// Read from the client (up) and written to it (down).
-    pub fn carried(&self) -> UpDown {
+    pub(super) fn carried(&self) -> UpDown {
         // Counters only: nothing else is ordered by them.
         UpDown { up: self.read.load(Ordering::Relaxed), down: self.written.load(Ordering::Relaxed) }
     }
