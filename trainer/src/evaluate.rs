@@ -132,13 +132,13 @@ pub fn flops(model: &Model, examples: &[Example], recipe: &Recipe) -> f64 {
         let seq = batch.iter().map(|&index| examples[index].tokens.len()).max().unwrap_or(0);
         flops::forward(model.shape(), Part::Whole, &recipe.lora, recipe.labels, batch.len(), seq)
     };
-    evaluation_batches(examples, recipe.batch_size).iter().map(batch_flops).sum()
+    batches(examples, recipe.batch_size).iter().map(batch_flops).sum()
 }
 
 /// The model's logits on `examples`, in their order: `[examples, classes]`, F32.
 pub fn logits(model: &Model, examples: &[Example], pad_id: u32, batch_size: usize) -> Tensor {
     let _no_graph = tch::no_grad_guard();
-    let batches = evaluation_batches(examples, batch_size);
+    let batches = batches(examples, batch_size);
     let parts: Vec<Tensor> = batches
         .iter()
         .map(|batch| model.forward(&padded(examples, batch, pad_id, model), None))
@@ -147,6 +147,12 @@ pub fn logits(model: &Model, examples: &[Example], pad_id: u32, batch_size: usiz
     // Row i of the concatenation is example order[i]; its inverse puts the rows back.
     let back = Tensor::from_slice(&order).argsort(0, false).to_device(model.device());
     Tensor::cat(&parts, 0).index_select(0, &back)
+}
+
+/// Batches of examples of like length, as positions.
+fn batches(examples: &[Example], batch_size: usize) -> Vec<Vec<usize>> {
+    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+    evaluation_batches(&lengths, batch_size)
 }
 
 /// The batch of these examples, padded on the right to its longest.

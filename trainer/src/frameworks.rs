@@ -56,6 +56,11 @@ pub trait Framework: Debug + Send + Sync {
     /// Payload of one client in one round by TRAINER's formulas, from shapes alone.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload;
 
+    /// Units of work in a round, for progress: `local` steps of all `clients` together, and what comes on top.
+    fn units(&self, _clients: u64, local: u64) -> u64 {
+        local
+    }
+
     /// The last block that the cut may follow and where it is set, for a check against the model; most need none.
     fn cut_layer(&self) -> Option<usize> {
         None
@@ -149,7 +154,7 @@ impl Debug for Spare {
 /// The client half of a framework, on the thread that owns the client's model.
 pub trait ClientHalf: Send {
     /// Does what `ask` says, talking over `link` where the framework talks within a round, and answers.
-    fn answer(&mut self, ask: &Message, link: &Link) -> Result<Message, FrameworkError>;
+    fn answer(&mut self, ask: &Message, link: &mut Link) -> Result<Message, FrameworkError>;
 
     /// The model, to be exported where it is the client's own result.
     fn model(&self) -> &Model;

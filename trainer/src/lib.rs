@@ -2,6 +2,7 @@
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
 pub mod averages;
+pub mod client;
 pub mod data;
 pub mod evaluate;
 pub mod events;
@@ -14,6 +15,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod random;
 pub mod rounds;
+pub mod server;
 pub mod wire;
 
 /// The messages and the service of `proto/federation.proto`, generated.

@@ -13,7 +13,7 @@ use crate::{
     evaluate::padded,
     flops,
     meter::Worker,
-    models::{Model, Part, Tokens, lora::LoraSettings},
+    models::{LoraSettings, Model, Part, Tokens},
     optimizer::{Optimizer, OptimizerSettings},
     random::{Key, Site},
 };

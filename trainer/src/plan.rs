@@ -11,7 +11,7 @@ use crate::{
     data::{DataPlan, batches::LocalWork},
     frameworks::{self, Refused, SharedFramework},
     local::Recipe,
-    models::{Precision, lora::LoraSettings},
+    models::{LoraSettings, Precision},
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
 };

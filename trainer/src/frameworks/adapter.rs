@@ -7,10 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::FrameworkError;
 use crate::{
     local::Recipe,
-    models::{
-        Model, ModelShape, Part,
-        lora::{Parameter, ParameterKind},
-    },
+    models::{Model, ModelShape, Parameter, ParameterKind, Part},
     wire::{Element, Message, WireTensor},
 };
 
@@ -109,17 +106,13 @@ pub(super) fn payload_kind(parameter: &Parameter) -> PayloadKind {
 /// Bytes of an adapter over `part` by TRAINER's formula: 4 r (in + out) over its modules.
 pub(super) fn adapter_bytes(shape: &ModelShape, recipe: &Recipe, part: Part) -> u64 {
     let lora = &recipe.lora;
-    let holds = |block: usize| match part {
-        Part::Whole => true,
-        Part::Front(cut) => block < cut,
-        Part::Back(cut) => block >= cut,
-    };
-    let targets = shape.linears.iter().filter(|l| lora.targets(&l.name) && holds(l.block));
+    let linears = shape.linears();
+    let targets = linears.iter().filter(|l| lora.targets(&l.name) && part.holds(l.block));
     targets.map(|l| 4 * (lora.rank * (l.inputs + l.outputs)) as u64).sum()
 }
 
 /// Bytes of the classifier head.
 pub(super) fn head_bytes(shape: &ModelShape, recipe: &Recipe) -> u64 {
-    let bias = if shape.head_bias { recipe.labels } else { 0 };
+    let bias = if shape.head_has_bias() { recipe.labels } else { 0 };
     4 * (shape.hidden * recipe.labels + bias) as u64
 }

@@ -80,7 +80,7 @@ struct FedLlmClient {
 }
 
 impl ClientHalf for FedLlmClient {
-    fn answer(&mut self, ask: &Message, _link: &Link) -> Result<Message, FrameworkError> {
+    fn answer(&mut self, ask: &Message, _link: &mut Link) -> Result<Message, FrameworkError> {
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
         let values = worker.encode(|| adapter::read_parameters(model, Part::Whole, ask, "the server"))?;
         adapter::assign(model, Part::Whole, &values);

@@ -62,6 +62,11 @@ impl Framework for Kd {
         Box::new(KdServer { kd: self.clone(), uploads: BTreeMap::new(), broadcast: None, own: BTreeMap::new(), seat })
     }
 
+    /// Every client distils once, and so does the server.
+    fn units(&self, clients: u64, local: u64) -> u64 {
+        local + (clients + 1) * self.steps as u64
+    }
+
     /// P C e each way, e = 4.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
         let bytes = (facts.public * facts.recipe.labels * Element::F32.size()) as u64;
@@ -99,7 +104,7 @@ struct KdClient {
 }
 
 impl ClientHalf for KdClient {
-    fn answer(&mut self, ask: &Message, _link: &Link) -> Result<Message, FrameworkError> {
+    fn answer(&mut self, ask: &Message, _link: &mut Link) -> Result<Message, FrameworkError> {
         match ask.step {
             0 => self.train_and_share(ask),
             _ => self.distil_back(ask),

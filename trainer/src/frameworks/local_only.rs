@@ -50,7 +50,7 @@ struct LocalOnlyClient {
 }
 
 impl ClientHalf for LocalOnlyClient {
-    fn answer(&mut self, ask: &Message, _link: &Link) -> Result<Message, FrameworkError> {
+    fn answer(&mut self, ask: &Message, _link: &mut Link) -> Result<Message, FrameworkError> {
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let train_loss = local::train(model, train, recipe, key, worker)?;

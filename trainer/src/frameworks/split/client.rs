@@ -21,7 +21,7 @@ pub(super) struct SplitClient {
 }
 
 impl ClientHalf for SplitClient {
-    fn answer(&mut self, ask: &Message, link: &Link) -> Result<Message, FrameworkError> {
+    fn answer(&mut self, ask: &Message, link: &mut Link) -> Result<Message, FrameworkError> {
         let front = Part::Front(self.split.cut_layer);
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
         let values = worker.encode(|| adapter::read_parameters(model, front, ask, "the server"))?;
@@ -60,7 +60,7 @@ impl SplitClient {
         indices: &[usize],
         key: Key,
         optimizer: &mut Optimizer,
-        link: &Link,
+        link: &mut Link,
     ) -> Result<(Batch, f64), FrameworkError> {
         let (cut, codec) = (self.split.cut_layer, self.split.codec);
         let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
