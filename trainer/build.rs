@@ -1,10 +1,21 @@
 //! Compiles the wire protocol and tells the linker where libtorch lies.
 
-use std::{env, error::Error, path::Path};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     compile_protocol()?;
-    link_libtorch();
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    let libtorch = env::var("LIBTORCH").map(PathBuf::from).ok();
+    if let Some(libtorch) = &libtorch {
+        link_libtorch(libtorch);
+    }
+    let version = libtorch.and_then(|libtorch| fs::read_to_string(libtorch.join("build-version")).ok());
+    println!("cargo::rustc-env=FEDTUNE_LIBTORCH={}", version.as_deref().map_or("unknown", str::trim));
     Ok(())
 }
 
@@ -17,10 +28,8 @@ fn compile_protocol() -> Result<(), Box<dyn Error>> {
 }
 
 /// Writes libtorch's folder into the program, so that it starts without `LD_LIBRARY_PATH`.
-fn link_libtorch() {
-    println!("cargo::rerun-if-env-changed=LIBTORCH");
-    let Ok(libtorch) = env::var("LIBTORCH") else { return };
-    let lib = Path::new(&libtorch).join("lib");
+fn link_libtorch(libtorch: &Path) {
+    let lib = libtorch.join("lib");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
     // CUDA kernels register themselves when their library loads; nothing else refers to it.
     if lib.join("libtorch_cuda.so").exists() {

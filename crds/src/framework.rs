@@ -171,9 +171,10 @@ pub struct SplitFedLlm {
     /// hidden states come back once more.
     #[serde(default)]
     pub head: Head,
-    /// Element type of the hidden states and gradients that travel; the adapters' arithmetic does not change by it.
-    #[serde(default)]
-    pub activation_codec: ActivationCodec,
+    /// Element type of the hidden states and gradients that travel; where it is left out, that of `model.precision`,
+    /// which loses nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_codec: Option<ActivationCodec>,
 }
 
 /// How many server halves there are.
@@ -197,10 +198,9 @@ pub enum Head {
 }
 
 /// Element type at the cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ActivationCodec {
     /// 4 bytes an element.
-    #[default]
     F32,
     /// 2 bytes, the exponent of F32.
     BF16,

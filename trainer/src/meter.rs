@@ -2,6 +2,7 @@
 //! Must not decide anything that a bit depends on: how many workers run at once changes seconds, never results.
 
 use std::{
+    cell::Cell,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Instant,
 };
@@ -45,25 +46,39 @@ impl Meter {
 
 /// The cores that model threads share: a worker computes only while it holds one of the slots.
 #[derive(Debug, Clone)]
-pub struct Slots(Arc<(Mutex<usize>, Condvar)>);
+pub struct Slots {
+    free: Arc<(Mutex<usize>, Condvar)>,
+    /// Threads of each worker. libtorch's matrix kernels ask the calling thread, so each is told before it computes.
+    threads: usize,
+}
 
 impl Slots {
-    /// `count` workers may compute at once; at least one.
-    pub fn new(count: usize) -> Self {
-        Self(Arc::new((Mutex::new(count.max(1)), Condvar::new())))
+    /// `count` workers of `threads` threads may compute at once; at least one of each.
+    pub fn new(count: usize, threads: usize) -> Self {
+        Self { free: Arc::new((Mutex::new(count.max(1)), Condvar::new())), threads: threads.max(1) }
     }
 
     /// As many slots as this machine has room for workers of `threads` threads.
     pub fn of_this_machine(threads: usize) -> Self {
-        Self::new(num_cpus::get() / threads.max(1))
+        Self::new(num_cpus::get() / threads.max(1), threads)
     }
 
     fn take(&self) -> Slot<'_> {
-        let (free, freed) = &*self.0;
+        let (free, freed) = &*self.free;
         let free = free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
+        drop(free);
+        self.set_threads();
         Slot(self)
+    }
+
+    /// Tells libtorch the calling thread's number of threads; it is never derived from the cores, as it changes bits.
+    fn set_threads(&self) {
+        thread_local!(static TOLD: Cell<usize> = const { Cell::new(0) });
+        if TOLD.replace(self.threads) != self.threads {
+            tch::set_num_threads(self.threads as i32);
+        }
     }
 }
 
@@ -72,7 +87,7 @@ struct Slot<'a>(&'a Slots);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let (free, freed) = &*self.0.0;
+        let (free, freed) = &*self.0.free;
         *free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         freed.notify_one();
     }
@@ -166,7 +181,7 @@ mod tests {
 
     #[test]
     fn no_more_workers_compute_at_once_than_there_are_slots() {
-        let (slots, busy, most) = (Slots::new(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (slots, busy, most) = (Slots::new(2, 1), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -186,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_panic_frees_its_slot() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, 1);
         let panicked = std::thread::scope(|scope| {
             let mut worker = Worker::new("silo/0", slots.clone(), Events::silent());
             scope.spawn(move || worker.compute(|| panic!("on purpose"))).join()

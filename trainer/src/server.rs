@@ -135,7 +135,7 @@ pub fn serve(
     listener: Listener,
     inbox: (mpsc::Sender<Inbox>, mpsc::Receiver<Inbox>),
 ) -> Result<Outcome, ServerError> {
-    check_cut(&setup)?;
+    check_cut(setup.plan, &setup.base)?;
     let (sender, receiver) = inbox;
     let ledger = Ledger::new();
     let door = sessions::Door::open(listener, setup.plan, &ledger, sender);
@@ -144,9 +144,10 @@ pub fn serve(
     outcome
 }
 
-fn check_cut(setup: &ServerSetup<'_>) -> Result<(), ServerError> {
-    let blocks = setup.base.shape().blocks;
-    match setup.plan.framework.cut_layer() {
+/// Refuses a cut that is not inside the model.
+pub fn check_cut(plan: &Plan, base: &Base) -> Result<(), ServerError> {
+    let blocks = base.shape().blocks;
+    match plan.framework.cut_layer() {
         Some(cut) if !(1..blocks).contains(&cut) => Err(ServerError::CutLayer { cut, blocks }),
         Some(_) | None => Ok(()),
     }

@@ -29,7 +29,7 @@ pub use decode::{Decoder, Limits};
 pub use encode::encode;
 pub use error::WireError;
 pub use ledger::Ledger;
-pub use link::{Link, LinkError, Terms};
+pub use link::{Link, LinkError, LinkReceiver, LinkSender, Terms};
 pub use message::{Message, Subject};
 pub use tensor::{Element, WireTensor};
 

@@ -103,10 +103,10 @@ fn parse_split(spec: &spec::SplitFedLlm, precision: Precision) -> Result<SharedF
     let codec = match activation_codec {
         None => match precision {
             Precision::F32 => Element::F32,
-            Precision::BF16 => Element::Bf16,
+            Precision::BF16 => Element::BF16,
         },
         Some(spec::ActivationCodec::F32) => Element::F32,
-        Some(spec::ActivationCodec::BF16) => Element::Bf16,
+        Some(spec::ActivationCodec::BF16) => Element::BF16,
         Some(spec::ActivationCodec::F16) => Element::F16,
         Some(spec::ActivationCodec::INT8) => {
             let (field, asked) = ("spec.framework.splitFedLLM.activationCodec", "INT8".into());

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use fedtune_crds::report::Direction;
 use tokio::{
     runtime::Handle,
-    sync::mpsc::{self, Receiver, Sender},
+    sync::mpsc::{self, Receiver, Sender, WeakSender},
     time::timeout,
 };
 use tonic::Status;
@@ -47,8 +47,23 @@ pub(super) type FrameOrEnd = Result<Frame, Status>;
 /// One side of a session. Dropping it ends the session once what was sent is on its way.
 #[derive(Debug)]
 pub struct Link {
+    sender: LinkSender,
+    receiver: LinkReceiver,
+}
+
+/// The half of a [`Link`] that sends, for a thread of its own.
+#[derive(Debug)]
+pub struct LinkSender {
     run: String,
     outgoing: Sender<FrameOrEnd>,
+    meter: Option<Meter>,
+}
+
+/// The half of a [`Link`] that receives, for a thread of its own.
+#[derive(Debug)]
+pub struct LinkReceiver {
+    /// Kept to tell the other side what it did wrong; weak, so that the session ends when the sender is dropped.
+    outgoing: WeakSender<FrameOrEnd>,
     incoming: Receiver<FrameOrEnd>,
     decoder: Decoder,
     runtime: Handle,
@@ -57,7 +72,7 @@ pub struct Link {
 }
 
 /// Where a server's link counts its payload, and as whose.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Meter {
     ledger: Ledger,
     client: String,
@@ -71,8 +86,9 @@ impl Link {
         runtime: Handle,
     ) -> Self {
         let decoder = Decoder::new(terms.run.clone(), terms.limits);
-        let (run, traffic) = (terms.run.clone(), Arc::default());
-        Self { run, outgoing, incoming, decoder, runtime, traffic, meter: None }
+        let weak = outgoing.downgrade();
+        let receiver = LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), meter: None };
+        Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver }
     }
 
     /// Two links that are each other's other side, without a network between them.
@@ -84,20 +100,53 @@ impl Link {
     }
 
     pub(super) fn with_traffic(mut self, traffic: Arc<Traffic>) -> Self {
-        self.traffic = traffic;
+        self.receiver.traffic = traffic;
         self
     }
 
     pub(super) fn set_limits(&mut self, limits: Limits) {
-        self.decoder.set_limits(limits);
+        self.receiver.decoder.set_limits(limits);
     }
 
     /// Server: from here on, counts this session's bytes in `ledger` as those of `client` (`group/index`).
     pub fn count_into(&mut self, ledger: &Ledger, client: &str) {
-        ledger.add_connection(client, Arc::clone(&self.traffic));
-        self.meter = Some(Meter { ledger: ledger.clone(), client: client.to_owned() });
+        ledger.add_connection(client, Arc::clone(&self.receiver.traffic));
+        let meter = Meter { ledger: ledger.clone(), client: client.to_owned() };
+        self.receiver.meter = Some(meter.clone());
+        self.sender.meter = Some(meter);
     }
 
+    /// The two halves, for two threads.
+    pub fn split(self) -> (LinkSender, LinkReceiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// Sends a message; returns when the last of it is handed to the network, which may be before it has arrived.
+    pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
+        match self.sender.send(message) {
+            Err(LinkError::Closed { .. }) => Err(self.receiver.why_closed()),
+            sent => sent,
+        }
+    }
+
+    /// Waits for the next message.
+    pub fn receive(&mut self) -> Result<Message, LinkError> {
+        self.receiver.receive()
+    }
+
+    /// Waits for the next message, but not longer than `patience`; a message that came in part is kept.
+    pub fn receive_within(&mut self, patience: Duration) -> Result<Option<Message>, LinkError> {
+        let runtime = self.receiver.runtime.clone();
+        runtime.block_on(async { timeout(patience, self.next()).await }).ok().transpose()
+    }
+
+    /// The next message. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
+        self.receiver.next().await
+    }
+}
+
+impl LinkSender {
     /// Sends a message; returns when the last of it is handed to the network, which may be before it has arrived.
     pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
         let (round, payload) = (message.round, message.payload_by_kind());
@@ -107,7 +156,7 @@ impl Link {
         }
         for frame in frames {
             if self.outgoing.blocking_send(Ok(frame)).is_err() {
-                return Err(self.why_closed());
+                return Err(ended());
             }
         }
         if let Some(Meter { ledger, client }) = &self.meter {
@@ -115,21 +164,16 @@ impl Link {
         }
         Ok(())
     }
+}
 
+impl LinkReceiver {
     /// Waits for the next message.
     pub fn receive(&mut self) -> Result<Message, LinkError> {
         let runtime = self.runtime.clone();
         runtime.block_on(self.next())
     }
 
-    /// Waits for the next message, but not longer than `patience`; a message that came in part is kept.
-    pub fn receive_within(&mut self, patience: Duration) -> Result<Option<Message>, LinkError> {
-        let runtime = self.runtime.clone();
-        runtime.block_on(async { timeout(patience, self.next()).await }).ok().transpose()
-    }
-
-    /// The next message. Cancelling it loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
+    async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
             let frame = self.next_frame().await?;
             match self.decoder.push(frame) {
@@ -161,8 +205,10 @@ impl Link {
     /// Tells the other side what it did wrong, if there is room to, and takes no more from it.
     fn refuse(&mut self, error: WireError) -> LinkError {
         self.incoming.close();
-        // A full channel means that the other side does not read: it cannot be told.
-        let _ = self.outgoing.try_send(Err(Status::invalid_argument(error.to_string())));
+        if let Some(outgoing) = self.outgoing.upgrade() {
+            // A full channel means that the other side does not read: it cannot be told.
+            let _ = outgoing.try_send(Err(Status::invalid_argument(error.to_string())));
+        }
         LinkError::Refused(error)
     }
 

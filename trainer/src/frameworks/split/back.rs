@@ -130,7 +130,7 @@ impl BackStepper {
         let [rows, seq] = self.check_shape(activation, model.shape().hidden)?;
         let lengths = self.read_numbers(lengths, PayloadKind::Length, rows, 1, seq as i32)?;
         let labels = self.read_numbers(labels, PayloadKind::Label, rows, 0, self.recipe.labels as i32 - 1)?;
-        let hidden = activation.to_tensor(model.device())?.to_kind(model.precision().kind());
+        let hidden = activation.to_tensor(model.device())?.to_kind(model.base().precision().kind());
         let hidden = adapter::finite(hidden, &self.client, &activation.name)?.set_requires_grad(true);
         let labels = Tensor::from_slice(&labels).to_kind(Kind::Int64).to_device(model.device());
         Ok(Input { hidden, mask: Tokens::mask_from_lengths(&lengths, seq, model.device()), labels })

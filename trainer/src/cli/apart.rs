@@ -1,0 +1,171 @@
+//! `fedtune server SPEC` and `fedtune client SPEC`: the same run as processes of their own.
+//! Must not speak plain text beyond this machine unless that was asked for.
+
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{CONFIGURATION, FAILED, LogFormat, SUCCESS, SpecArgs, complain, environment, run::mode, specs};
+use crate::{
+    client::work,
+    data::Scope,
+    meter::Slots,
+    plan::Plan,
+    progress, report,
+    run::{RunError, folder::Folder, local, materials::Shelf, summary},
+    server::serve,
+    wire::{self, client::ConnectOptions, server::Listener},
+};
+
+/// Arguments of `fedtune server`.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// File of one FederatedFineTune resource.
+    #[arg(value_name = "SPEC")]
+    file: PathBuf,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
+    listen: SocketAddr,
+    /// The run writes to a folder of its name in here.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+    /// Starts anew where results are there already.
+    #[arg(long)]
+    fresh: bool,
+    /// Speaks plain text with other machines: anyone on the way can read and change what is sent.
+    #[arg(long)]
+    insecure: bool,
+    #[command(flatten)]
+    spec: SpecArgs,
+}
+
+/// Arguments of `fedtune client`.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    /// File of one FederatedFineTune resource, the same as the server's.
+    #[arg(value_name = "SPEC")]
+    file: PathBuf,
+    /// Which client this is.
+    #[arg(long, value_name = "GROUP/INDEX")]
+    client: String,
+    /// The server's address, as in http://127.0.0.1:7443.
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// Seconds to wait for a server that does not answer yet.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    patience: u64,
+    /// Speaks plain text with other machines: anyone on the way can read and change what is sent.
+    #[arg(long)]
+    insecure: bool,
+    #[command(flatten)]
+    spec: SpecArgs,
+}
+
+/// Runs the server until the run is over.
+pub(super) fn server(arguments: &ServerArgs, log: LogFormat, quiet: bool) -> u8 {
+    if !arguments.insecure && !arguments.listen.ip().is_loopback() {
+        let address = arguments.listen;
+        return complain(
+            format!("{address} is reached by other machines and this version speaks plain text; add --insecure to accept that, or listen on 127.0.0.1"),
+            CONFIGURATION,
+        );
+    }
+    let plan = match one_plan(&arguments.file, &arguments.spec.sets) {
+        Ok(plan) => plan,
+        Err(sentence) => return complain(sentence, CONFIGURATION),
+    };
+    finish(run_server(arguments, &plan, log, quiet))
+}
+
+fn run_server(arguments: &ServerArgs, plan: &Plan, log: LogFormat, quiet: bool) -> Result<(), RunError> {
+    let events = progress::listener(mode(log, quiet));
+    let folder = Folder::of(&arguments.out, plan);
+    if folder.finished(plan, arguments.fresh)?.is_some() {
+        return Ok(());
+    }
+    folder.begin(plan, arguments.fresh)?;
+    let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
+    let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
+    let runtime = wire::runtime().map_err(RunError::Runtime)?;
+    let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime.handle())?;
+    let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), &events);
+    let outcome = serve(setup, listener, mpsc::channel())?;
+    let ended = local::Ended { outcome, clients: Vec::new() };
+    folder.export(plan, &materials, &ended)?;
+    report::write(&summary::succeeded(plan, &materials, &ended), folder.path())?;
+    Ok(())
+}
+
+/// Runs one client until the run is over.
+pub(super) fn client(arguments: &ClientArgs, log: LogFormat, quiet: bool) -> u8 {
+    if !arguments.insecure && !is_loopback(&arguments.server) {
+        let url = &arguments.server;
+        return complain(
+            format!("{url} is another machine and this version speaks plain text; add --insecure to accept that"),
+            CONFIGURATION,
+        );
+    }
+    let plan = match one_plan(&arguments.file, &arguments.spec.sets) {
+        Ok(plan) => plan,
+        Err(sentence) => return complain(sentence, CONFIGURATION),
+    };
+    let Some(ordinal) = plan.ordinal(&arguments.client) else {
+        let all: Vec<String> = plan.clients.iter().map(ToString::to_string).collect();
+        let sentence = format!("--client {} is not of this run; its clients are {}", arguments.client, all.join(", "));
+        return complain(sentence, CONFIGURATION);
+    };
+    finish(run_client(arguments, &plan, ordinal, log, quiet))
+}
+
+fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, log: LogFormat, quiet: bool) -> Result<(), RunError> {
+    let events = progress::listener(mode(log, quiet));
+    let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, Scope::Client(ordinal))?;
+    let runtime = wire::runtime().map_err(RunError::Runtime)?;
+    let options = ConnectOptions {
+        terms: local::terms(&materials.run_hash),
+        patience: Duration::from_secs(arguments.patience),
+        runtime: runtime.handle().clone(),
+    };
+    let slots = Slots::of_this_machine(plan.threads);
+    let setup = local::client_setup(plan, &materials, ordinal, &slots, &events);
+    let ended = work(setup, &arguments.server, &options);
+    ended.map(|_finished| ()).map_err(|error| RunError::Client { client: arguments.client.clone(), error })
+}
+
+fn one_plan(file: &Path, sets: &[String]) -> Result<Plan, String> {
+    let mut plans = specs::plans(&[file], sets).map_err(|problems| problems.join("\nfedtune: "))?;
+    match (plans.pop(), plans.len()) {
+        (Some(plan), 0) => Ok(plan),
+        (_, more) => Err(format!("{} holds {} resources; expected one", file.display(), more + 1)),
+    }
+}
+
+fn cache(spec: &SpecArgs) -> Option<PathBuf> {
+    spec.cache.clone().or_else(environment::default_cache)
+}
+
+fn finish<E: Display>(ended: Result<(), E>) -> u8
+where
+    E: Into<RunError>,
+{
+    match ended {
+        Ok(()) => SUCCESS,
+        Err(error) => {
+            let sentence = error.to_string();
+            complain(sentence, if error.into().is_configuration() { CONFIGURATION } else { FAILED })
+        }
+    }
+}
+
+/// Whether a URL names this machine.
+fn is_loopback(url: &str) -> bool {
+    let host = url.split("://").nth(1).unwrap_or(url).split('/').next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}

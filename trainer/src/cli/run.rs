@@ -1,0 +1,85 @@
+//! `fedtune run SPEC...`.
+//! Must not stop at the first failed run: the others are done and compared all the same.
+
+use std::{io::IsTerminal, path::PathBuf};
+
+use clap::Args;
+use fedtune_crds::report::RunReport;
+
+use super::{CONFIGURATION, FAILED, LogFormat, SUCCESS, SpecArgs, complain, environment, specs};
+use crate::{
+    progress::{self, ProgressMode},
+    report,
+    run::{RunError, RunOptions, run_all},
+};
+
+/// Arguments of `fedtune run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Files of FederatedFineTune resources.
+    #[arg(required = true, value_name = "SPEC")]
+    specs: Vec<PathBuf>,
+    /// Each run writes to a folder of its name in here, the comparison to report.html.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+    /// Starts anew where results are there already.
+    #[arg(long)]
+    fresh: bool,
+    #[command(flatten)]
+    spec: SpecArgs,
+}
+
+/// Runs the specs, writes the comparison, prints the table.
+pub(super) fn run(arguments: &RunArgs, log: LogFormat, quiet: bool) -> u8 {
+    let plans = match specs::plans(&arguments.specs, &arguments.spec.sets) {
+        Ok(plans) => plans,
+        Err(problems) => return complain(problems.join("\nfedtune: "), CONFIGURATION),
+    };
+    let options = RunOptions {
+        out: arguments.out.clone(),
+        fresh: arguments.fresh,
+        cache: arguments.spec.cache.clone().or_else(environment::default_cache),
+        events: progress::listener(mode(log, quiet)),
+    };
+    let ended = run_all(&plans, &options);
+    let code = ended.iter().map(|run| run.as_ref().map_or_else(exit_code, |_| SUCCESS)).max().unwrap_or(SUCCESS);
+    let mut reports = Vec::new();
+    for (plan, run) in plans.iter().zip(ended) {
+        match run {
+            Ok(report) => reports.push(report),
+            Err(error) => {
+                complain(format!("{}: {error}", plan.name), FAILED);
+            }
+        }
+    }
+    match compare(&reports, arguments) {
+        Ok(()) => code,
+        Err(error) => complain(error, FAILED),
+    }
+}
+
+/// What the command line's progress looks like.
+pub(super) fn mode(log: LogFormat, quiet: bool) -> ProgressMode {
+    match (quiet, log) {
+        (true, LogFormat::Text | LogFormat::Json) => ProgressMode::Silent,
+        (false, LogFormat::Json) => ProgressMode::Json,
+        (false, LogFormat::Text) => ProgressMode::Text,
+    }
+}
+
+fn exit_code(error: &RunError) -> u8 {
+    if error.is_configuration() { CONFIGURATION } else { FAILED }
+}
+
+fn compare(reports: &[RunReport], arguments: &RunArgs) -> Result<(), report::ReportError> {
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let page = arguments.out.join("report.html");
+    report::write_comparison(reports, &page)?;
+    let out = std::io::stdout();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print!("{}", report::terminal_table(reports, None, colour));
+    println!("\nThe report is {}; adapters lie in {}/<run>/adapter.", page.display(), arguments.out.display());
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The adapter as PEFT writes it, so that `peft.PeftModel.from_pretrained` loads it.
+//! Must not leave a half-written folder behind: it is made beside and renamed.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::{
+    models::{LoraSettings, Model, Parameter},
+    wire::{Element, WireError, WireTensor},
+};
+
+/// What the adapter's files say beside its weights.
+#[derive(Debug)]
+pub struct Export<'a> {
+    /// The adapter's settings, targets resolved.
+    pub lora: &'a LoraSettings,
+    /// The base model, as the spec names it.
+    pub base: &'a Path,
+    /// Labels in the order of the logits.
+    pub labels: &'a [String],
+    /// What fills a batch.
+    pub pad_id: u32,
+}
+
+/// Why an adapter was not written.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The disk.
+    #[error("the adapter cannot be written to {}: {error}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A tensor.
+    #[error("the adapter cannot be written: {0}")]
+    Tensor(#[from] WireError),
+    /// The file format.
+    #[error("the adapter cannot be written: {0}")]
+    Format(#[from] SafeTensorError),
+}
+
+/// Writes `adapter_model.safetensors`, `adapter_config.json` and `config.json` to `folder`, whole or not at all.
+pub fn write_adapter(folder: &Path, model: &Model, export: &Export<'_>) -> Result<(), ExportError> {
+    let io = |error| ExportError::Io { path: folder.to_owned(), error };
+    let beside = folder.with_extension("partial");
+    let weights = weights(model)?;
+    let files = [
+        ("adapter_model.safetensors", weights),
+        ("adapter_config.json", pretty(&adapter_config(model, export))),
+        ("config.json", pretty(&model_config(model, export))),
+    ];
+    remove(&beside).map_err(io)?;
+    fs::create_dir_all(&beside).map_err(io)?;
+    for (name, bytes) in files {
+        write_synced(&beside.join(name), &bytes).map_err(io)?;
+    }
+    remove(folder).map_err(io)?;
+    fs::rename(&beside, folder).map_err(io)
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(path, bytes)?;
+    File::open(path)?.sync_all()
+}
+
+/// The parameters under PEFT's names, F32.
+fn weights(model: &Model) -> Result<Vec<u8>, ExportError> {
+    let wire = |p: &Parameter| {
+        let name = format!("base_model.model.{}", p.name);
+        WireTensor::from_tensor(name, crate::frameworks::payload_kind(p), &p.tensor.detach(), Element::F32)
+    };
+    let tensors = model.adapter().parameters().iter().map(wire).collect::<Result<Vec<_>, _>>()?;
+    let view = |tensor: &'_ WireTensor| {
+        let shape = tensor.shape.iter().map(|&size| size as usize).collect();
+        Ok::<_, SafeTensorError>((tensor.name.clone(), TensorView::new(Dtype::F32, shape, &tensor.bytes)?))
+    };
+    let views = tensors.iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    Ok(safetensors::serialize(views, None)?)
+}
+
+/// `adapter_config.json` as PEFT 0.21 reads it.
+fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
+    let lora = export.lora;
+    json!({
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": export.base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.rs_lora,
+        "target_modules": lora.target_modules,
+        "modules_to_save": [model.shape().head_name()],
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "init_lora_weights": true,
+        "inference_mode": true,
+    })
+}
+
+/// What the base's `config.json` does not know: the labels, and the padding that classification needs.
+fn model_config(model: &Model, export: &Export<'_>) -> Value {
+    let id2label: serde_json::Map<_, _> =
+        export.labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect();
+    let label2id: serde_json::Map<_, _> =
+        export.labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect();
+    json!({
+        "architectures": [model.base().architecture().classifier_name()],
+        "model_type": model.base().architecture().model_type(),
+        "num_labels": export.labels.len(),
+        "id2label": id2label,
+        "label2id": label2id,
+        "pad_token_id": export.pad_id,
+    })
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("a JSON value is written without fail")
+}

@@ -1,0 +1,162 @@
+//! `fedtune run`: server and clients of a spec in one process, over loopback, as they would run apart.
+//! Must not know frameworks; it prepares, starts, waits and writes down.
+//!
+//! | file | one thing |
+//! |---|---|
+//! | `folder.rs` | the output folder: whose it is, what is finished |
+//! | `materials.rs` | device, base model, tokenizer and data, read once for all specs of a call |
+//! | `local.rs` | one server and its clients on threads |
+//! | `summary.rs` | what they did, as a `RunReport` |
+
+use std::path::PathBuf;
+
+use fedtune_crds::report::RunReport;
+use thiserror::Error;
+
+use crate::{
+    client::ClientError,
+    data::DataError,
+    events::{Event, Events},
+    export::ExportError,
+    models::{LoadError, ModelError},
+    plan::Plan,
+    report::ReportError,
+    server::ServerError,
+    wire::{client::ConnectError, server::ListenError},
+};
+
+pub mod folder;
+pub mod local;
+pub mod materials;
+pub mod summary;
+
+use folder::{Folder, FolderError};
+use materials::Shelf;
+
+/// Where a run writes and what it may reuse.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Each run writes to a folder of its name in here.
+    pub out: PathBuf,
+    /// Starts anew where results of the same spec are there already.
+    pub fresh: bool,
+    /// Where tokenised data is kept.
+    pub cache: Option<PathBuf>,
+    /// Who listens.
+    pub events: Events,
+}
+
+/// Why a run failed.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The output folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] materials::DeviceError),
+    /// The base model or its tokenizer.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The adapter.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The network.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// No session.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server of the run.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A client of the run.
+    #[error("client {client}: {error}")]
+    Client {
+        /// Which.
+        client: String,
+        /// Its error.
+        error: ClientError,
+    },
+    /// The adapter's files.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The report's files.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// Threads of the network.
+    #[error("the network's threads cannot be started: {0}")]
+    Runtime(std::io::Error),
+}
+
+impl RunError {
+    /// Whether the user's configuration is at fault: exit code 78.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Folder(_) | Self::Device(_) | Self::Load(_) | Self::Model(_) | Self::Data(_) | Self::Listen(_) => true,
+            Self::Server(error) => matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_)),
+            Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
+        }
+    }
+}
+
+/// Runs the plans one after another; each gives its report, or the error that ended it.
+pub fn run_all(plans: &[Plan], options: &RunOptions) -> Vec<Result<RunReport, RunError>> {
+    let mut shelf = Shelf::new(options.cache.clone(), options.events.clone());
+    plans.iter().map(|plan| run(plan, &mut shelf, options)).collect()
+}
+
+/// Runs one plan and writes its folder.
+fn run(plan: &Plan, shelf: &mut Shelf, options: &RunOptions) -> Result<RunReport, RunError> {
+    let folder = Folder::of(&options.out, plan);
+    if let Some(report) = folder.finished(plan, options.fresh)? {
+        let text = format!("{} is finished already; --fresh runs it anew", plan.name);
+        options.events.tell(Event::Note { text });
+        return Ok(report);
+    }
+    folder.begin(plan, options.fresh)?;
+    let ended = run_in(plan, shelf, &folder, options);
+    let error = ended.as_ref().err().map(ToString::to_string);
+    options.events.tell(Event::RunFinished { run: plan.name.clone(), error });
+    ended
+}
+
+fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions) -> Result<RunReport, RunError> {
+    let materials = shelf.take(plan)?;
+    say_start(plan, &materials, &options.events);
+    match local::run(plan, &materials, &options.events) {
+        Ok(ended) => {
+            folder.export(plan, &materials, &ended)?;
+            let report = summary::succeeded(plan, &materials, &ended);
+            crate::report::write(&report, folder.path())?;
+            Ok(report)
+        }
+        Err(error) => {
+            crate::report::write(&summary::failed(plan, &materials, &error.to_string()), folder.path())?;
+            Err(error)
+        }
+    }
+}
+
+fn say_start(plan: &Plan, materials: &materials::Materials, events: &Events) {
+    let corpus = &materials.corpus;
+    let sizes: Vec<String> = corpus.clients.iter().map(|records| records.len().to_string()).collect();
+    let text = format!(
+        "{} on {}; clients hold {} examples, {} public, {} held out",
+        materials.model_name,
+        materials.device_words,
+        sizes.join(", "),
+        corpus.public.len(),
+        corpus.evaluation.len()
+    );
+    events.tell(Event::Note { text });
+    events.tell(Event::RunStarted {
+        run: plan.name.clone(),
+        framework: plan.framework.name().to_string(),
+        rounds: plan.rules.rounds,
+        clients: plan.rules.clients as u32,
+    });
+}

@@ -1,0 +1,161 @@
+//! Device, base model, tokenizer and data of a run; the base is read once for all specs of a call that share it.
+//! Must not start anything.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tch::{Cuda, Device};
+use tokenizers::Tokenizer;
+
+use super::RunError;
+use crate::{
+    data::{self, Corpus, Scope},
+    events::{Event, Events},
+    models::{Base, LoadOptions, LoraSettings, Precision, load_tokenizer, resolve_targets},
+    plan::{DeviceChoice, Plan},
+};
+
+/// What a run works with.
+#[derive(Debug)]
+pub struct Materials {
+    /// The frozen base; clones share its weights.
+    pub base: Base,
+    /// The adapter, its targets resolved against the model.
+    pub lora: LoraSettings,
+    /// What fills a batch.
+    pub pad_id: u32,
+    /// Everyone's records, as far as this process may see them.
+    pub corpus: Corpus,
+    /// SHA-256 of the tokenizer.
+    pub tokenizer_hash: String,
+    /// Hash of all that both sides of a session must agree on.
+    pub run_hash: String,
+    /// `SmolLM2-135M, 30 blocks` and the like.
+    pub model_name: String,
+    /// `CPU (BF16)` and the like.
+    pub device_words: String,
+}
+
+/// No such device.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// CUDA was asked for.
+    #[error("training.device is CUDA, and {0}; set Auto or CPU, or give a CUDA libtorch in LIBTORCH and a visible GPU")]
+    NoCuda(&'static str),
+}
+
+/// Materials that several runs of one call share.
+#[derive(Debug)]
+pub struct Shelf {
+    cache: Option<PathBuf>,
+    events: Events,
+    loaded: Option<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    key: (PathBuf, Precision, Device),
+    base: Base,
+    tokenizer: Tokenizer,
+    tokenizer_hash: String,
+    pad_id: u32,
+}
+
+impl Shelf {
+    /// An empty shelf.
+    pub fn new(cache: Option<PathBuf>, events: Events) -> Self {
+        Self { cache, events, loaded: None }
+    }
+
+    /// Everything that a run of `plan` in one process needs.
+    pub fn take(&mut self, plan: &Plan) -> Result<Materials, RunError> {
+        self.take_for(plan, Scope::Everything)
+    }
+
+    /// What the part of a run in `scope` needs.
+    pub fn take_for(&mut self, plan: &Plan, scope: Scope) -> Result<Materials, RunError> {
+        let device = choose_device(plan.device)?;
+        let (cache, events) = (self.cache.clone(), self.events.clone());
+        let loaded = self.load(plan, device)?;
+        let base = loaded.base.share();
+        let lora = LoraSettings { target_modules: targets(plan, &base), ..plan.lora.clone() };
+        resolve_targets(base.shape(), &lora)?;
+        let corpus =
+            data::load(&plan.data, scope, &loaded.tokenizer, &loaded.tokenizer_hash, cache.as_deref(), &events)?;
+        Ok(Materials {
+            run_hash: run_hash(plan, &base, &loaded.tokenizer_hash),
+            model_name: format!("{} ({} blocks)", file_name(&plan.model), base.shape().blocks),
+            device_words: device_words(device, plan.precision),
+            pad_id: loaded.pad_id,
+            tokenizer_hash: loaded.tokenizer_hash.clone(),
+            base,
+            lora,
+            corpus,
+        })
+    }
+
+    fn load(&mut self, plan: &Plan, device: Device) -> Result<&Loaded, RunError> {
+        let key = (plan.model.clone(), plan.precision, device);
+        let kept = self.loaded.take().filter(|loaded| loaded.key == key);
+        let loaded = match kept {
+            Some(loaded) => loaded,
+            None => self.read(key)?,
+        };
+        Ok(self.loaded.insert(loaded))
+    }
+
+    fn read(&self, key: (PathBuf, Precision, Device)) -> Result<Loaded, RunError> {
+        let stage = format!("Reading {}", file_name(&key.0));
+        self.events.tell(Event::StageStarted { stage, of: 0 });
+        let base = Base::load(&key.0, LoadOptions { precision: key.1, device: key.2 })?;
+        let tokenizer = load_tokenizer(&key.0)?;
+        self.events.tell(Event::StageFinished);
+        Ok(Loaded { key, base, tokenizer: tokenizer.tokenizer, tokenizer_hash: tokenizer.hash, pad_id: tokenizer.pad_id })
+    }
+}
+
+/// Where to compute.
+pub fn choose_device(choice: DeviceChoice) -> Result<Device, DeviceError> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto => Ok(Device::cuda_if_available()),
+        DeviceChoice::Cuda if Cuda::is_available() => Ok(Device::Cuda(0)),
+        DeviceChoice::Cuda => Err(DeviceError::NoCuda("this libtorch has no CUDA, or no GPU is visible")),
+    }
+}
+
+/// The spec's target modules, else those that the architecture's adapters usually take.
+fn targets(plan: &Plan, base: &Base) -> Vec<String> {
+    if plan.lora.target_modules.is_empty() {
+        base.architecture().default_targets().iter().map(ToString::to_string).collect()
+    } else {
+        plan.lora.target_modules.clone()
+    }
+}
+
+fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [plan.spec_hash.as_str(), base.hash().as_str(), tokenizer_hash] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hex(&hash.finalize())
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn device_words(device: Device, precision: Precision) -> String {
+    let name = match device {
+        Device::Cuda(index) => format!("CUDA:{index}"),
+        Device::Cpu | Device::Mps | Device::Vulkan => "CPU".to_owned(),
+    };
+    format!("{name} ({precision:?})")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,131 @@
+//! What server and clients did, as the `RunReport` that is written down.
+//! Must not measure: it puts figures in their places.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fedtune_crds::report::{
+    ClientReport, Environment, FinalReport, Hashes, RunPhase, RunReport, SCHEMA_VERSION, ServerReport, Totals,
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    local::Ended,
+    materials::{Materials, hex},
+};
+use crate::{flops, meter::peak_memory_bytes, models::Part, plan::Plan};
+
+/// The report of a run that did all its rounds.
+pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport {
+    let outcome = &ended.outcome;
+    let meter = outcome.half.meter();
+    let clients = modelled(plan, materials, outcome.account.clients(plan, materials.lora.rank), outcome.labels.len());
+    let rounds = outcome.account.rounds.clone();
+    let totals = Totals {
+        payload_bytes: outcome.ledger.total_payload(),
+        wire_bytes: outcome.ledger.total_wire(),
+        client_flops: clients.iter().map(|client| client.flops.headline()).sum(),
+        client_seconds: clients.iter().map(|client| client.seconds.compute).sum(),
+        seconds: rounds.iter().map(|round| round.seconds).sum(),
+    };
+    RunReport {
+        rounds,
+        clients,
+        server: ServerReport { flops: meter.flops, seconds: meter.seconds, peak_memory_bytes: peak_memory_bytes() },
+        final_figures: outcome.account.final_figures(),
+        totals,
+        ..frame(plan, materials, RunPhase::Succeeded, "rounds")
+    }
+}
+
+/// The report of a run that ended with `error`.
+pub fn failed(plan: &Plan, materials: &Materials, error: &str) -> RunReport {
+    frame(plan, materials, RunPhase::Failed, error)
+}
+
+/// All that is known before the first round.
+fn frame(plan: &Plan, materials: &Materials, phase: RunPhase, stop_reason: &str) -> RunReport {
+    RunReport {
+        schema_version: SCHEMA_VERSION,
+        name: plan.name.clone(),
+        uid: uid(plan),
+        run_hash: materials.run_hash.clone(),
+        experiment: plan.experiment.clone(),
+        framework: plan.framework.name(),
+        seed: plan.seed,
+        attempt: plan.attempt,
+        phase,
+        stop_reason: stop_reason.to_owned(),
+        spec: plan.spec.clone(),
+        hashes: Hashes {
+            spec: plan.spec_hash.clone(),
+            base_model: materials.base.hash(),
+            tokenizer: materials.tokenizer_hash.clone(),
+            data: materials.corpus.data_hash.clone(),
+            partition: materials.corpus.partition_hash.clone(),
+        },
+        environment: Environment {
+            fedtune: env!("CARGO_PKG_VERSION").to_owned(),
+            libtorch: env!("FEDTUNE_LIBTORCH").to_owned(),
+            isa: isa().to_owned(),
+            threads: plan.threads as u32,
+            device: materials.device_words.clone(),
+        },
+        rounds: Vec::new(),
+        clients: Vec::new(),
+        server: ServerReport::default(),
+        final_figures: FinalReport::default(),
+        totals: Totals::default(),
+    }
+}
+
+/// Clients of one process share its memory: each gets a figure computed from shapes, and says so.
+fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, labels: usize) -> Vec<ClientReport> {
+    let part = plan.framework.cut_layer().map_or(Part::Whole, Part::Front);
+    let bytes = flops::memory(
+        materials.base.shape(),
+        part,
+        &materials.lora,
+        labels,
+        plan.precision,
+        plan.batch_size,
+        plan.data.max_sequence_length,
+    );
+    let model = |client| ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client };
+    clients.into_iter().map(model).collect()
+}
+
+/// A name for this one run: two runs of one spec differ in it.
+fn uid(plan: &Plan) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let digest = Sha256::digest(format!("{} {now} {}", plan.spec_hash, std::process::id()));
+    let hex = hex(&digest[..16]);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// Instruction set of libtorch's kernels, by its own rule: the best that the processor has, or `ATEN_CPU_CAPABILITY`.
+fn isa() -> &'static str {
+    match std::env::var("ATEN_CPU_CAPABILITY").as_deref() {
+        Ok("default") => "DEFAULT",
+        Ok("avx2") => "AVX2",
+        Ok(_) | Err(_) => best_isa(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn best_isa() -> &'static str {
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("fma");
+    match (avx512, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        (true, _) => "AVX512",
+        (false, true) => "AVX2",
+        (false, false) => "DEFAULT",
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn best_isa() -> &'static str {
+    std::env::consts::ARCH
+}
