@@ -3,10 +3,13 @@
 
 #![allow(unreachable_pub, reason = "`KubeSchema` repeats each public struct inside a function")]
 
+pub mod canonical;
 pub mod clients;
+pub mod crd;
 pub mod data;
 mod defaults;
 pub mod framework;
+pub mod load;
 pub mod model;
 pub mod network;
 pub mod quantities;
@@ -21,5 +24,7 @@ pub mod training;
 pub mod tuning;
 pub mod volumes;
 
+pub use canonical::{canonical_json, spec_hash};
+pub use load::{LoadError, Problem, load, load_all};
 pub use resource::{FederatedFineTune, FederatedFineTuneSpec};
 pub use status::FederatedFineTuneStatus;

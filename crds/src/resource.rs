@@ -31,7 +31,7 @@ use crate::{
     status = "FederatedFineTuneStatus",
     derive = "PartialEq",
     doc = "Fine-tunes a language model across clients whose data stays where it is, and measures accuracy, communication and client compute.",
-    validation = dns_label("self.metadata.name", 34, "a FederatedFineTune's name has at most 34 small letters, digits and -, begins with a letter and ends with a letter or a digit").field_path(".metadata.name"),
+    validation = dns_label("self.metadata.name", 34, "metadata.name has at most 34 small letters, digits and -, begins with a letter and ends with a letter or a digit"),
     printcolumn(name = "Framework", type_ = "string", json_path = ".status.framework", description = "Framework of the run"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Where the run stands"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", description = "Finished rounds of all"),
