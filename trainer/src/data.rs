@@ -22,6 +22,8 @@ mod load;
 mod partition;
 pub mod plan;
 mod read;
+#[cfg(test)]
+mod testing;
 mod tokenise;
 
 pub use batches::{LocalWork, evaluation_batches, local_batches};
@@ -80,5 +82,7 @@ pub enum DataError {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)]));
+    bytes.iter().flat_map(digits).collect()
 }

@@ -139,6 +139,8 @@ impl Gathering<'_> {
             let ordinals = self.ordinals(|other| other == index);
             let (Some(source), Some(&first)) = (&group.source, ordinals.first()) else { continue };
             if ordinals.iter().any(|&ordinal| self.scope.has_client(ordinal)) {
+                // One client alone gets everything; its source need not have the column.
+                let deal = if ordinals.len() == 1 { Deal::Iid } else { deal };
                 let rows = self.read(source, deal.column())?;
                 let rows = self.without_public(rows);
                 // Other numbers than the common source has, also where the first group has its own.

@@ -86,7 +86,9 @@ impl<'a> Deal<'a> {
             Self::Dirichlet { alpha, .. } => dirichlet(&by_value(values), alpha, clients, stream)?,
             Self::ByColumn(column) => by_column(&by_value(values), column, clients)?,
         };
-        hands.iter_mut().for_each(|rows| rows.sort_unstable());
+        for rows in &mut hands {
+            rows.sort_unstable();
+        }
         Ok(hands)
     }
 }

@@ -2,6 +2,7 @@
 //! Must not decide who gets a row, nor shorten or reorder anything.
 
 mod csv;
+mod error;
 mod folders;
 mod jsonl;
 #[cfg(feature = "parquet")]
@@ -13,6 +14,7 @@ use std::{
     sync::Arc,
 };
 
+pub use error::ReadError;
 use sha2::{Digest, Sha256};
 
 use super::{Columns, Format, Source, labels::name_all};
@@ -50,93 +52,6 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
     /// SHA-256 over format, columns, and names and bytes of the files; not over where they lie.
     pub(super) hash: [u8; 32],
-}
-
-/// Why a source cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// A file or folder is missing, or may not be read.
-    #[error("cannot read {path}: {source}")]
-    Open {
-        /// Which.
-        path: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Nothing of the format is in a folder.
-    #[error("the folder {path} holds no .{ending} file")]
-    NoFile {
-        /// The folder.
-        path: String,
-        /// What its files' names should end with.
-        ending: &'static str,
-    },
-    /// A pre-split source lacks the part of a client.
-    #[error("client {client} has no data: there is neither a folder {path} nor a file {path}.{ending}")]
-    NoPart {
-        /// The client's id.
-        client: String,
-        /// Where its data would be.
-        path: String,
-        /// The format's ending.
-        ending: &'static str,
-    },
-    /// A source holds no row at all.
-    #[error("{path} holds no example")]
-    Empty {
-        /// The source.
-        path: String,
-    },
-    /// A column that the spec names is not there.
-    #[error("{place} has no column `{column}`; the columns there are {there}")]
-    MissingColumn {
-        /// Where it was looked for.
-        place: String,
-        /// The column.
-        column: String,
-        /// The columns there.
-        there: String,
-    },
-    /// A row is not what its format asks for.
-    #[error("{place}: {problem}")]
-    Malformed {
-        /// The row.
-        place: String,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
-    /// A folder of texts has no label.
-    #[error("the folder `{folder}` in {path} has no label; the label map names {known}")]
-    FolderWithoutLabel {
-        /// The folder.
-        folder: String,
-        /// Where it is.
-        path: String,
-        /// The folders with a label.
-        known: String,
-    },
-    /// A label is not among the plan's.
-    #[error("{place}: the label `{label}` is not one of `data.labels`: {labels}")]
-    UnknownLabel {
-        /// The row.
-        place: String,
-        /// Its label.
-        label: String,
-        /// The labels of the plan.
-        labels: String,
-    },
-    /// The program was built without Parquet.
-    #[error("{path} is Parquet, which this build cannot read: build with `--features parquet`, or give CSV or JSONL")]
-    NoParquet {
-        /// The source.
-        path: String,
-    },
-}
-
-impl ReadError {
-    fn malformed(place: &Place, problem: impl Into<String>) -> Self {
-        Self::Malformed { place: place.to_string(), problem: problem.into() }
-    }
 }
 
 /// The columns that are read.
@@ -193,12 +108,13 @@ impl Format {
 /// Reads all rows of `source`, with their values of the partition's column where it needs one.
 pub(super) fn read(source: &Source, value: Option<&str>, events: &Events) -> Result<Table, ReadError> {
     let mut hash = Sha256::new();
+    // Debug names every part of both, so a new one cannot be forgotten.
     hash.update(format!("{:?} {:?}\n", source.format, source.columns));
     let mut reading = Reading { hash, files: 0, events };
     let wanted = Wanted::new(&source.columns, value);
     let rows = match &source.format {
-        Format::Csv => reading.each(source, |bytes, file| csv::parse(bytes, file, wanted)),
-        Format::Jsonl => reading.each(source, |bytes, file| jsonl::parse(bytes, file, wanted)),
+        Format::Csv => reading.each(source, |bytes, file| csv::parse(&bytes, file, wanted)),
+        Format::Jsonl => reading.each(source, |bytes, file| jsonl::parse(&bytes, file, wanted)),
         Format::Parquet => read_parquet(&mut reading, source, wanted),
         Format::Folders { label_map } => folders::read(&mut reading, &source.path, label_map, value),
     }?;
@@ -222,16 +138,16 @@ fn read_parquet(_: &mut Reading<'_>, source: &Source, _: Wanted<'_>) -> Result<V
 pub(super) fn part_of(source: &Source, group: &str, index: usize) -> Result<Source, ReadError> {
     let folder = source.path.join(group).join(index.to_string());
     let file = folder.with_file_name(format!("{index}.{}", source.format.ending()));
-    let path = match &source.format {
-        _ if folder.is_dir() => folder,
-        Format::Csv | Format::Jsonl | Format::Parquet if file.is_file() => file,
-        Format::Csv | Format::Jsonl | Format::Parquet | Format::Folders { .. } => {
-            return Err(ReadError::NoPart {
-                client: format!("{group}/{index}"),
-                path: folder.display().to_string(),
-                ending: source.format.ending(),
-            });
-        }
+    let path = if folder.is_dir() {
+        folder
+    } else if file.is_file() {
+        file
+    } else {
+        return Err(ReadError::NoPart {
+            client: format!("{group}/{index}"),
+            path: folder.display().to_string(),
+            ending: source.format.ending(),
+        });
     };
     Ok(Source { path, ..source.clone() })
 }

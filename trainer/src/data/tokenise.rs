@@ -86,7 +86,7 @@ fn encode_all(texts: &[&str], tokenizer: &Tokenizer, events: &Events) -> Result<
     for text in texts {
         let encoding = tokenizer.encode_fast(*text, true).map_err(|error| TokeniseError::Refused(error.to_string()))?;
         tokens.push(encoding.get_ids().to_vec());
-        if tokens.len() % STRIDE == 0 {
+        if tokens.len().is_multiple_of(STRIDE) {
             events.tell(Event::StageAdvanced { at: tokens.len() as u64 });
         }
     }
@@ -99,7 +99,7 @@ fn with_commas(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 
 use super::{Place, ReadError, Row, Wanted};
 
-pub(super) fn parse(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
-    let mut reader = csv::Reader::from_reader(bytes.as_slice());
+pub(super) fn parse(bytes: &[u8], file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    let mut reader = csv::Reader::from_reader(bytes);
     let header = reader.headers().map_err(|error| refuse(file, &error))?.clone();
     wanted.check(file, &header.iter().collect::<Vec<_>>())?;
     let row = |record: Result<csv::StringRecord, csv::Error>| {

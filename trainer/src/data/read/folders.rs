@@ -1,13 +1,17 @@
 //! Text files in folders, `<path>/<folder>/*.txt`, labelled by their folder.
 //! Must not skip a text: what is not UTF-8 is read as Latin-1, and said.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{Place, ReadError, Reading, Row, entries, name_all, open_error};
 use crate::events::Event;
 
 /// A folder, its label, its files.
-type Labelled = (String, String, Vec<std::path::PathBuf>);
+type Labelled = (String, String, Vec<PathBuf>);
 
 pub(super) fn read(
     reading: &mut Reading<'_>,
@@ -51,12 +55,16 @@ fn labelled_folders(path: &Path, label_map: &BTreeMap<String, String>) -> Result
         if name == "lost+found" {
             continue;
         }
+        let is_text = |file: &PathBuf| file.extension().is_some_and(|end| end == "txt");
+        let files: Vec<PathBuf> = entries(&folder)?.into_iter().filter(is_text).collect();
+        if files.is_empty() {
+            continue;
+        }
         let Some(label) = label_map.get(&name) else {
             let known = name_all(&label_map.keys().collect::<Vec<_>>());
             return Err(ReadError::FolderWithoutLabel { folder: name, path: path.display().to_string(), known });
         };
-        let is_text = |file: &std::path::PathBuf| file.extension().is_some_and(|end| end == "txt");
-        folders.push((name, label.clone(), entries(&folder)?.into_iter().filter(is_text).collect()));
+        folders.push((name, label.clone(), files));
     }
     Ok(folders)
 }

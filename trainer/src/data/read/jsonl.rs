@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Place, ReadError, Row, Wanted};
 
-pub(super) fn parse(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+pub(super) fn parse(bytes: &[u8], file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
     let lines = bytes.split(|&byte| byte == b'\n').zip(1..);
     let filled = lines.filter(|(line, _)| !line.trim_ascii().is_empty());
     filled.map(|(line, number)| parse_line(line, Place { file: file.clone(), line: Some(number) }, wanted)).collect()
