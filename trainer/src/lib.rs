@@ -5,6 +5,7 @@ pub mod data;
 pub mod events;
 pub mod models;
 pub mod random;
+pub mod report;
 
 /// The messages and the service of `proto/federation.proto`, generated.
 #[allow(missing_docs, clippy::pedantic)]
