@@ -2,10 +2,12 @@
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
 pub mod averages;
+pub mod cli;
 pub mod client;
 pub mod data;
 pub mod evaluate;
 pub mod events;
+pub mod export;
 pub mod flops;
 pub mod frameworks;
 pub mod local;
@@ -14,7 +16,9 @@ pub mod models;
 pub mod optimizer;
 pub mod plan;
 pub mod random;
+pub mod report;
 pub mod rounds;
+pub mod run;
 pub mod server;
 pub mod wire;
 

@@ -1,0 +1,150 @@
+//! What a run reached and cost, read off its report: the figures that table, page and charts share.
+//! Must not format anything, and must not invent a figure that a failed run never measured.
+
+use std::collections::BTreeMap;
+
+use fedtune_crds::report::{Direction, FrameworkName, PayloadKind, RunPhase, RunReport};
+
+/// The scores of a run: of its final model, or of its last finished round where it failed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Scores {
+    pub(crate) accuracy: f64,
+    pub(crate) macro_f1: f64,
+    pub(crate) loss: f64,
+}
+
+/// Which end of a measure is the good one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    Larger,
+    Smaller,
+}
+
+/// The scores, if the run got as far as a round.
+pub(crate) fn scores(report: &RunReport) -> Option<Scores> {
+    let end = &report.final_figures;
+    match report.phase {
+        RunPhase::Succeeded => Some(Scores { accuracy: end.accuracy, macro_f1: end.macro_f1, loss: end.loss }),
+        RunPhase::Failed => report
+            .rounds
+            .last()
+            .map(|round| Scores { accuracy: round.accuracy, macro_f1: round.macro_f1, loss: round.loss }),
+    }
+}
+
+/// Whether the run is compared for the best: it finished, and is no baseline.
+pub(crate) fn competes(report: &RunReport) -> bool {
+    report.phase == RunPhase::Succeeded && !is_baseline(report.framework)
+}
+
+/// Baselines exchange nothing, so they would win on bytes without taking part.
+pub(crate) fn is_baseline(framework: FrameworkName) -> bool {
+    match framework {
+        FrameworkName::Central | FrameworkName::LocalOnly => true,
+        FrameworkName::FedLlm | FrameworkName::KdFedLlm | FrameworkName::SplitFedLlm => false,
+    }
+}
+
+/// For each run whether it has the best figure; nobody has where fewer than two compete.
+pub(crate) fn best(reports: &[&RunReport], better: Better, figure: impl Fn(&RunReport) -> Option<f64>) -> Vec<bool> {
+    let figures: Vec<Option<f64>> = reports
+        .iter()
+        .map(|report| figure(report).filter(|value| competes(report) && value.is_finite()))
+        .collect();
+    let known = || figures.iter().flatten().copied();
+    let winner = match better {
+        Better::Larger => known().max_by(f64::total_cmp),
+        Better::Smaller => known().min_by(f64::total_cmp),
+    };
+    let contested = known().count() > 1;
+    figures.iter().map(|figure| contested && figure.is_some() && *figure == winner).collect()
+}
+
+/// Bytes that the sockets carried for each byte of payload; `None` where nothing was sent.
+pub(crate) fn wire_per_payload(report: &RunReport) -> Option<f64> {
+    let payload = report.totals.payload_bytes;
+    let wire = report.totals.wire_bytes;
+    let payload = payload.up as f64 + payload.down as f64;
+    (payload > 0.0).then(|| (wire.up as f64 + wire.down as f64) / payload)
+}
+
+/// Payload of the run, both directions together. In floating point: two counts near the end of `u64` may not overflow.
+pub(crate) fn payload(report: &RunReport) -> f64 {
+    report.totals.payload_bytes.up as f64 + report.totals.payload_bytes.down as f64
+}
+
+/// The largest peak memory of a client, and whether it is a modelled figure.
+pub(crate) fn client_memory(report: &RunReport) -> Option<(u64, bool)> {
+    let largest = report.clients.iter().max_by_key(|client| client.peak_memory_bytes)?;
+    (largest.peak_memory_bytes > 0).then_some((largest.peak_memory_bytes, largest.peak_memory_modelled))
+}
+
+/// Payload bytes sent by the end of each round.
+pub(crate) fn payload_by_round(report: &RunReport) -> Vec<f64> {
+    running_sum(report.rounds.iter().map(|round| round.bytes.iter().map(|count| count.payload as f64).sum()))
+}
+
+/// Client FLOPs spent by the end of each round. The report has them per client, not per round, so each client's are
+/// spread evenly over the rounds that it took part in.
+pub(crate) fn flops_by_round(report: &RunReport) -> Vec<f64> {
+    let mut attended: BTreeMap<&str, f64> = BTreeMap::new();
+    for client in report.rounds.iter().flat_map(|round| &round.participants) {
+        *attended.entry(client).or_default() += 1.0;
+    }
+    let per_round: BTreeMap<&str, f64> = report
+        .clients
+        .iter()
+        .filter_map(|client| {
+            let rounds = attended.get(client.client.as_str())?;
+            Some((client.client.as_str(), client.flops.headline() / rounds))
+        })
+        .collect();
+    let spent = |round: &Vec<String>| round.iter().filter_map(|client| per_round.get(client.as_str())).sum();
+    running_sum(report.rounds.iter().map(|round| spent(&round.participants)))
+}
+
+/// Payload of the run by direction and kind; kinds that never carried a byte are left out.
+pub(crate) fn payload_by_kind(report: &RunReport) -> BTreeMap<(Direction, PayloadKind), u64> {
+    let mut kinds: BTreeMap<(Direction, PayloadKind), u64> = BTreeMap::new();
+    for count in report.rounds.iter().flat_map(|round| &round.bytes).filter(|count| count.payload > 0) {
+        let sum = kinds.entry((count.direction, count.kind)).or_default();
+        *sum = sum.saturating_add(count.payload);
+    }
+    kinds
+}
+
+/// Reports in reading order: frameworks in the order of the paper, baselines last, each in the order given.
+pub(crate) fn in_reading_order(reports: &[RunReport]) -> Vec<&RunReport> {
+    let mut ordered: Vec<&RunReport> = reports.iter().collect();
+    ordered.sort_by_key(|report| report.framework);
+    ordered
+}
+
+/// A name for each run that no other has: its own, with the seed and then an ordinal where names are shared.
+pub(crate) fn labels(reports: &[&RunReport]) -> Vec<String> {
+    let names: Vec<String> = reports.iter().map(|report| report.name.clone()).collect();
+    let seeded: Vec<String> = reports
+        .iter()
+        .zip(&names)
+        .map(|(report, name)| if shared(&names, name) { format!("{name} seed {}", report.seed) } else { name.clone() })
+        .collect();
+    (0..seeded.len())
+        .map(|at| {
+            let earlier = seeded[..at].iter().filter(|label| **label == seeded[at]).count();
+            if shared(&seeded, &seeded[at]) { format!("{} ({})", seeded[at], earlier + 1) } else { seeded[at].clone() }
+        })
+        .collect()
+}
+
+fn shared(names: &[String], name: &str) -> bool {
+    names.iter().filter(|other| *other == name).count() > 1
+}
+
+fn running_sum(figures: impl Iterator<Item = f64>) -> Vec<f64> {
+    figures
+        .scan(0.0, |sum, figure: f64| {
+            *sum += figure;
+            Some(*sum)
+        })
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! The report's sentences, and the one place in it that names a framework.
+//! Must not draw or lay out anything: it returns plain text, which whoever shows it escapes.
+
+use fedtune_crds::report::{FrameworkName, RunPhase, RunReport};
+use serde::Serialize;
+
+use super::{
+    measures::{self, Better},
+    units,
+};
+
+/// What each side does in a framework, in the words of the comparison in the paper.
+#[derive(Debug, Serialize)]
+pub(crate) struct Division {
+    pub(crate) framework: &'static str,
+    pub(crate) class: &'static str,
+    pub(crate) server_sends: &'static str,
+    pub(crate) client_does: &'static str,
+    pub(crate) server_does: &'static str,
+    pub(crate) leaves_client: &'static str,
+}
+
+/// The CSS class that gives a framework its colour.
+pub(crate) fn class(framework: FrameworkName) -> &'static str {
+    match framework {
+        FrameworkName::FedLlm => "fedllm",
+        FrameworkName::KdFedLlm => "kd",
+        FrameworkName::SplitFedLlm => "split",
+        FrameworkName::Central => "central",
+        FrameworkName::LocalOnly => "local",
+    }
+}
+
+/// Who did what in this framework.
+pub(crate) fn division(framework: FrameworkName) -> Division {
+    let (server_sends, client_does, server_does, leaves_client) = match framework {
+        FrameworkName::FedLlm => (
+            "the adapter, at the start of each round",
+            "trains the whole model on its own data; uploads its adapter, or gradients of it, and how many examples it has",
+            "averages the uploads by number of examples, then takes a server optimizer step where one is set",
+            "parameters of adapter and head (or their gradients); no text, no labels",
+        ),
+        FrameworkName::KdFedLlm => (
+            "the logits of its student on the public set",
+            "trains the whole model on its own data; uploads logits on the public set; distils from the server's",
+            "averages the logits, distils them into its own student, and shares the student's logits",
+            "logits on public examples; no parameters, no text, no private labels",
+        ),
+        FrameworkName::SplitFedLlm => (
+            "the client half of the adapter each round; gradients at the cut each step",
+            "runs the front of the model; uploads hidden states each step, and its half of the adapter each round",
+            "runs the back of the model, sends gradients back through the cut, averages the client halves",
+            "hidden states at the cut, sequence lengths, parameters of the client half; labels too unless the client holds the head",
+        ),
+        FrameworkName::Central => (
+            "nothing: there are no clients at work",
+            "nothing; its data was copied to the server",
+            "trains on the union of all data",
+            "all of its data (the baseline that federation avoids)",
+        ),
+        FrameworkName::LocalOnly => (
+            "nothing",
+            "trains alone on its own data, and keeps its adapter",
+            "nothing; accuracy is the mean over the clients",
+            "nothing (the baseline that federation should beat)",
+        ),
+    };
+    Division { framework: framework.as_str(), class: class(framework), server_sends, client_does, server_does, leaves_client }
+}
+
+/// Which framework is best on each of the three measures, in one sentence; then the baselines in another.
+pub(crate) fn headline(runs: &[&RunReport], labels: &[String]) -> String {
+    let competing = runs.iter().filter(|run| measures::competes(run)).count();
+    let verdict = match competing {
+        0 => "No federated run finished, so there is nothing to compare.".to_owned(),
+        1 => single(runs, labels),
+        _ => winners(runs, labels),
+    };
+    [Some(verdict), baselines(runs)].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// The sentence of each failed run, by label.
+pub(crate) fn failures<'a>(runs: &[&'a RunReport], labels: &'a [String]) -> Vec<(&'a str, String)> {
+    runs.iter()
+        .zip(labels)
+        .filter(|(run, _)| run.phase == RunPhase::Failed)
+        .map(|(run, label)| (label.as_str(), failure(run)))
+        .collect()
+}
+
+/// Where a run failed and why.
+pub(crate) fn failure(run: &RunReport) -> String {
+    match run.rounds.last() {
+        Some(last) => format!("failed after round {}: {}", last.round, run.stop_reason),
+        None => format!("failed before its first round was done: {}", run.stop_reason),
+    }
+}
+
+/// What differs between the runs that should not, if their figures are to be set side by side.
+pub(crate) fn cautions(runs: &[&RunReport]) -> Vec<String> {
+    let differs = |pick: fn(&RunReport) -> &str| {
+        let first = runs.first().map(|run| pick(run));
+        runs.iter().any(|run| !pick(run).is_empty() && first.is_some_and(|first| !first.is_empty() && pick(run) != first))
+    };
+    let checks: [(bool, &str); 5] = [
+        (differs(|run| &run.experiment), "These runs belong to different experiments."),
+        (differs(|run| &run.hashes.data), "These runs read different examples: compare their accuracies with care."),
+        (differs(|run| &run.hashes.base_model), "These runs start from different base models."),
+        (differs(|run| &run.hashes.partition), "Examples are divided among the clients in different ways."),
+        (differs(|run| &run.environment.device), "These runs used different devices or precisions: seconds do not compare."),
+    ];
+    checks.into_iter().filter(|(differs, _)| *differs).map(|(_, sentence)| sentence.to_owned()).collect()
+}
+
+fn single(runs: &[&RunReport], labels: &[String]) -> String {
+    let (run, label) =
+        runs.iter().zip(labels).find(|(run, _)| measures::competes(run)).expect("called where one run competes");
+    let accuracy = run.final_figures.accuracy;
+    format!(
+        "{} ({label}) reached {} accuracy{}, for {} of payload and {} of client compute.",
+        run.framework,
+        units::percent(accuracy),
+        above_majority(run),
+        units::bytes(measures::payload(run)),
+        units::flops(run.totals.client_flops),
+    )
+}
+
+fn above_majority(run: &RunReport) -> String {
+    let gain = (run.final_figures.accuracy - run.final_figures.majority) * 100.0;
+    match run.final_figures.majority > 0.0 && gain.is_finite() {
+        true if gain >= 0.0 => format!(", {gain:.1} points above guessing the most frequent label"),
+        true => format!(", {:.1} points below guessing the most frequent label", -gain),
+        false => String::new(),
+    }
+}
+
+fn winners(runs: &[&RunReport], labels: &[String]) -> String {
+    let of = |better, figure: fn(&RunReport) -> Option<f64>| {
+        let best = measures::best(runs, better, figure);
+        best.iter().enumerate().filter_map(|(at, best)| best.then_some(at)).collect::<Vec<_>>()
+    };
+    let accurate = of(Better::Larger, |run| Some(run.final_figures.accuracy));
+    let frugal = of(Better::Smaller, |run| Some(measures::payload(run)));
+    let light = of(Better::Smaller, |run| Some(run.totals.client_flops));
+    let accuracy = first(&accurate, runs).map_or(units::NONE.into(), |run| units::percent(run.final_figures.accuracy));
+    let payload = first(&frugal, runs).map_or(units::NONE.into(), |run| units::bytes(measures::payload(run)));
+    let flops = first(&light, runs).map_or(units::NONE.into(), |run| units::flops(run.totals.client_flops));
+    let named = |winners: &[usize]| names(winners, runs, labels);
+    if accurate.len() == 1 && accurate == frugal && accurate == light {
+        return format!(
+            "{} is best on all three measures: {accuracy} accuracy, {payload} of payload, {flops} of client compute.",
+            named(&accurate)
+        );
+    }
+    format!(
+        "{} {} the most accurate ({accuracy}); {} {} the fewest bytes ({payload}); {} {} the least on {} clients ({flops}).",
+        named(&accurate),
+        verb(&accurate, "is", "are"),
+        named(&frugal),
+        verb(&frugal, "exchanges", "exchange"),
+        named(&light),
+        verb(&light, "computes", "compute"),
+        verb(&light, "its", "their"),
+    )
+}
+
+fn first<'a>(winners: &[usize], runs: &[&'a RunReport]) -> Option<&'a RunReport> {
+    winners.first().map(|at| runs[*at])
+}
+
+fn verb(winners: &[usize], one: &'static str, many: &'static str) -> &'static str {
+    if winners.len() == 1 { one } else { many }
+}
+
+/// `FedLLM`, `FedLLM and KD-FedLLM`, or a number where listing them would tire; the run's label where its framework ran twice.
+fn names(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> String {
+    let name = |at: &usize| {
+        let framework = runs[*at].framework;
+        let alone = runs.iter().filter(|run| run.framework == framework).count() == 1;
+        if alone { framework.to_string() } else { format!("{framework} ({})", labels[*at]) }
+    };
+    match winners {
+        [] => "No run".into(),
+        [one] => name(one),
+        [one, two] => format!("{} and {}", name(one), name(two)),
+        [one, two, three] => format!("{}, {} and {}", name(one), name(two), name(three)),
+        many => format!("{} runs alike", many.len()),
+    }
+}
+
+fn baselines(runs: &[&RunReport]) -> Option<String> {
+    let accuracy = |framework| {
+        let mut of = runs.iter().filter(|run| run.framework == framework && run.phase == RunPhase::Succeeded);
+        // With several baselines of a kind there is no one figure to state in a sentence.
+        let one = of.next()?;
+        of.next().is_none().then(|| units::percent(one.final_figures.accuracy))
+    };
+    match (accuracy(FrameworkName::Central), accuracy(FrameworkName::LocalOnly)) {
+        (Some(central), Some(local)) => Some(format!(
+            "For scale: all data in one place reaches {central}, clients on their own {local} on average."
+        )),
+        (Some(central), None) => Some(format!("For scale: all data in one place reaches {central}.")),
+        (None, Some(local)) => Some(format!("For scale: clients on their own reach {local} on average.")),
+        (None, None) => None,
+    }
+}
