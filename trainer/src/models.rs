@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `bert.rs`, `llama.rs` | one architecture each, read aloud |
 //! | `shape.rs` | the numbers that say how large a model is, and its linear layers by name |
-//! | `linear.rs`, `attention.rs` | what the architectures share |
+//! | `linear.rs`, `attention.rs`, `rope.rs` | what the architectures share |
 //! | `lora.rs` | the adapter: its parameters, their order, names and initial values |
 //! | `base.rs` | frozen weights, one copy for everybody in the process |
 //! | `cut.rs` | a model as front and back |
@@ -15,9 +15,13 @@ mod attention;
 mod base;
 mod bert;
 mod cut;
+#[cfg(test)]
+mod golden;
 mod linear;
+mod llama;
 mod load;
 mod lora;
+mod rope;
 mod shape;
 mod tokens;
 
@@ -27,3 +31,6 @@ pub use load::{LoadError, LoadedTokenizer, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
 pub use shape::{Architecture, LinearShape, ModelShape};
 pub use tokens::Tokens;
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod files;
+mod gguf;
 mod safetensors;
 mod tokenizer;
 
@@ -23,7 +24,8 @@ pub use self::tokenizer::{LoadedTokenizer, load_tokenizer};
 use super::{
     base::{Base, Body, LoadOptions},
     bert::{self, Bert},
-    shape::ModelShape,
+    llama::{self, Llama},
+    shape::{Architecture, ModelShape},
 };
 use files::ModelFiles;
 
@@ -75,7 +77,7 @@ impl Base {
     pub fn load(path: &Path, options: LoadOptions) -> Result<Self, LoadError> {
         match ModelFiles::find(path)? {
             ModelFiles::HuggingFace { config, weights } => load_folder(path, &config, &weights, options),
-            ModelFiles::Gguf(path) => Err(LoadError::NoModel { path }),
+            ModelFiles::Gguf(file) => load_gguf(&file, options),
         }
     }
 }
@@ -100,9 +102,17 @@ impl Header {
         self.pad_token_id.or(end).and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
     }
 
-    /// What a person calls it: `BertModel`, else `bert`, else `(none)`.
-    fn name(&self) -> String {
-        self.architectures.first().or(self.model_type.as_ref()).cloned().unwrap_or_else(|| "(none)".to_owned())
+    /// The family that is asked for, or what the file calls it where it is not supported.
+    fn architecture(&self) -> Result<Architecture, String> {
+        let class = self.architectures.first().map_or("(none)", String::as_str);
+        match self.model_type.as_deref() {
+            Some("bert") => Ok(Architecture::Bert),
+            Some("llama") => Ok(Architecture::Llama),
+            None if class.starts_with("BertModel") || class.starts_with("BertFor") => Ok(Architecture::Bert),
+            None if class.starts_with("LlamaModel") || class.starts_with("LlamaFor") => Ok(Architecture::Llama),
+            None => Err(class.to_owned()),
+            Some(other) => Err(other.to_owned()),
+        }
     }
 }
 
@@ -112,27 +122,37 @@ fn load_folder(
     weights: &[PathBuf],
     options: LoadOptions,
 ) -> Result<Base, LoadError> {
-    let config = read(config_file)?;
-    let header: Header = parse(config_file, &config)?;
-    let checkpoint = safetensors::open(folder, weights, options)?;
+    let json = read(config_file)?;
+    let header: Header = parse(config_file, &json)?;
+    let unsupported = |found| LoadError::Architecture { path: config_file.into(), found };
     let unusable = |reason| LoadError::Unusable { path: config_file.into(), reason };
-    let family = header.model_type.clone().unwrap_or_else(|| header.name()).to_lowercase();
-    let (shape, body): (ModelShape, Box<dyn Body>) = if family.starts_with("bert") {
-        let config: bert::Config = parse(config_file, &config)?;
-        let shape = config.shape().map_err(unusable)?;
-        let body = Box::new(Bert::load(&checkpoint, &config, &shape)?);
-        (shape, body)
-    } else {
-        return Err(LoadError::Architecture { path: config_file.into(), found: header.name() });
+    let (shape, body): (ModelShape, Box<dyn Body>) = match header.architecture().map_err(unsupported)? {
+        Architecture::Bert => {
+            let config: bert::Config = parse(config_file, &json)?;
+            let shape = config.shape().map_err(unusable)?;
+            let checkpoint = safetensors::open(folder, weights, options)?;
+            let body = Box::new(Bert::load(&checkpoint, &config, &shape)?);
+            (shape, body)
+        }
+        Architecture::Llama => {
+            let config: llama::Config = parse(config_file, &json)?;
+            let shape = config.shape().map_err(unusable)?;
+            let checkpoint = safetensors::open(folder, weights, options)?;
+            let body = Box::new(Llama::load(&checkpoint, &config, &shape, options.device)?);
+            (shape, body)
+        }
     };
     let files: Vec<&Path> = [config_file].into_iter().chain(weights.iter().map(PathBuf::as_path)).collect();
-    Ok(Base {
-        body,
-        shape: Arc::new(shape),
-        options,
-        pad_token_id: header.pad_token_id(),
-        hash: hash_files(&files)?.into(),
-    })
+    let hash = hash_files(&files)?.into();
+    Ok(Base { body, shape: Arc::new(shape), options, pad_token_id: header.pad_token_id(), hash })
+}
+
+fn load_gguf(file: &Path, options: LoadOptions) -> Result<Base, LoadError> {
+    let gguf = gguf::open(file, options)?;
+    let shape = gguf.config.shape().map_err(|reason| LoadError::Unusable { path: file.into(), reason })?;
+    let body = Box::new(Llama::load(&gguf.checkpoint, &gguf.config, &shape, options.device)?);
+    let hash = hash_files(&[file])?.into();
+    Ok(Base { body, shape: Arc::new(shape), options, pad_token_id: gguf.pad_token_id, hash })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {

@@ -3,19 +3,22 @@
 
 use std::fmt;
 
-use super::bert;
+use super::{bert, llama};
 
 /// The families of models that are supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// `BertForSequenceClassification`: an encoder, normed after each sub-layer.
     Bert,
+    /// `LlamaForSequenceClassification`: a decoder, normed before each sub-layer.
+    Llama,
 }
 
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bert => "BERT",
+            Self::Llama => "Llama",
         })
     }
 }
@@ -61,6 +64,7 @@ impl ModelShape {
     pub fn block_linears(&self, block: usize) -> Vec<LinearShape> {
         match self.architecture {
             Architecture::Bert => bert::block_linears(self, block),
+            Architecture::Llama => llama::block_linears(self, block),
         }
     }
 
@@ -68,6 +72,7 @@ impl ModelShape {
     pub fn tail_linears(&self) -> Vec<LinearShape> {
         match self.architecture {
             Architecture::Bert => vec![bert::pooler_linear(self)],
+            Architecture::Llama => Vec::new(),
         }
     }
 
@@ -80,6 +85,7 @@ impl ModelShape {
     pub fn head_name(&self) -> &'static str {
         match self.architecture {
             Architecture::Bert => "classifier",
+            Architecture::Llama => "score",
         }
     }
 
@@ -87,6 +93,7 @@ impl ModelShape {
     pub fn head_has_bias(&self) -> bool {
         match self.architecture {
             Architecture::Bert => true,
+            Architecture::Llama => false,
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Stored {
     pub(super) encoding: Encoding,
     /// Its shape, outermost first.
     pub(super) shape: Vec<usize>,
+    /// Number of heads where the rows of each head alternate between its two halves.
+    pub(super) interleaved_heads: Option<usize>,
 }
 
 /// How bytes stand for numbers.
@@ -36,15 +38,52 @@ pub(super) struct Stored {
 pub(super) enum Encoding {
     /// One element after the other.
     Plain(Kind),
+    /// Blocks of 32: an F16 scale, 32 signed bytes.
+    Q8_0,
+    /// Blocks of 32: an F16 scale, an F16 minimum, 16 bytes with the first half in the low and the second half in the
+    /// high four bits.
+    Q4_1,
 }
 
+/// Elements of a quantised block.
+const BLOCK: usize = 32;
+
 impl Encoding {
-    /// Bytes of `count` elements, none where that is no whole number or does not fit.
-    pub(super) fn bytes(self, count: usize) -> Option<usize> {
+    /// Bytes of a tensor of this shape; none where its rows are no whole blocks, or where it does not fit.
+    pub(super) fn bytes(self, shape: &[usize]) -> Option<usize> {
+        let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n))?;
+        let blocks = shape.last().filter(|row| row.is_multiple_of(BLOCK)).map(|_| count / BLOCK);
         match self {
             Self::Plain(kind) => count.checked_mul(kind.elt_size_in_bytes()),
+            Self::Q8_0 => blocks?.checked_mul(34),
+            Self::Q4_1 => blocks?.checked_mul(20),
         }
     }
+
+    /// Numbers from bytes, in one row; quantised ones as F32.
+    fn decode(self, bytes: &Tensor) -> Result<Tensor, TchError> {
+        let blocks = |length: i64| bytes.f_view([-1, length]);
+        match self {
+            Self::Plain(kind) => view_as(bytes, kind),
+            Self::Q8_0 => {
+                let blocks = blocks(34)?;
+                let numbers = blocks.f_narrow(1, 2, 32)?.f_view_dtype(Kind::Int8)?; // [blocks, 32]
+                numbers.f_mul(&half(&blocks, 0)?)
+            }
+            Self::Q4_1 => {
+                let blocks = blocks(20)?;
+                let nibbles = blocks.f_narrow(1, 4, 16)?; // [blocks, 16]
+                let (low, high) = (nibbles.f_bitwise_and(15)?, nibbles.f_bitwise_right_shift_tensor_scalar(4)?);
+                let numbers = Tensor::f_cat(&[low, high], 1)?; // [blocks, 32]
+                numbers.f_mul(&half(&blocks, 0)?)?.f_add(&half(&blocks, 2)?)
+            }
+        }
+    }
+}
+
+/// The F16 number at byte `start` of each block, as F32, `[blocks, 1]`.
+fn half(blocks: &Tensor, start: i64) -> Result<Tensor, TchError> {
+    blocks.f_narrow(1, start, 2)?.f_detach_copy()?.f_contiguous()?.f_view_dtype(Kind::Half)?.f_to_kind(Kind::Float)
 }
 
 impl Checkpoint {
@@ -90,11 +129,20 @@ impl Checkpoint {
 impl Stored {
     fn decode(&self, options: LoadOptions) -> Result<Tensor, TchError> {
         let size: Vec<i64> = self.shape.iter().map(|&n| n as i64).collect();
-        let tensor = match self.encoding {
-            Encoding::Plain(kind) => view_as(&self.bytes, kind)?.f_view(size.as_slice())?,
+        let tensor = self.encoding.decode(&self.bytes)?.f_view(size.as_slice())?;
+        let tensor = match self.interleaved_heads {
+            None => tensor,
+            Some(heads) => part_halves(&tensor, heads as i64)?,
         };
         tensor.f_to_device(options.device)?.f_to_kind(options.precision.kind())
     }
+}
+
+/// Rows of each head from alternating between its halves to one half after the other.
+fn part_halves(weight: &Tensor, heads: i64) -> Result<Tensor, TchError> {
+    let inputs = weight.size().last().copied().unwrap_or(1);
+    let pairs = weight.f_view([heads, -1, 2, inputs])?; // [heads, head_dim / 2, 2, inputs]
+    pairs.f_transpose(1, 2)?.f_reshape([-1, inputs])
 }
 
 /// Bytes as elements of `kind`: a view, or a copy where the file puts them at an address that the type forbids.

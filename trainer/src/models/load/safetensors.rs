@@ -18,8 +18,6 @@ use super::{
     checkpoint::{Checkpoint, Encoding, Stored, map},
 };
 
-const SUPPORTED: &str = "F32, F16 and BF16";
-
 /// Bytes of the length that stands before the header.
 const PREFIX: u64 = 8;
 
@@ -43,9 +41,8 @@ fn list_tensors(path: &Path, tensors: &mut HashMap<String, Stored>) -> Result<()
         let bytes = bytes
             .f_narrow(0, (data_start + start) as i64, (end - start) as i64)
             .map_err(|source| LoadError::Tensor { path: path.to_path_buf(), name: name.clone(), source })?;
-        let stored =
-            Stored { path: Arc::clone(&path), bytes, encoding: Encoding::Plain(kind), shape: info.shape.clone() };
-        tensors.insert(name, stored);
+        let (encoding, shape) = (Encoding::Plain(kind), info.shape.clone());
+        tensors.insert(name, Stored { path: Arc::clone(&path), bytes, encoding, shape, interleaved_heads: None });
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::{super::shape::ModelShape, LoadError, files::ModelFiles, hash_files, parse, read};
+use super::{super::shape::ModelShape, LoadError, files::ModelFiles, gguf, hash_files, parse, read};
 
 /// A tokenizer with what a run records of it.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl LoadedTokenizer {
 pub fn load_tokenizer(path: &Path) -> Result<LoadedTokenizer, LoadError> {
     match ModelFiles::find(path)? {
         ModelFiles::HuggingFace { .. } => from_folder(path),
-        ModelFiles::Gguf(_) => Err(LoadError::NoModel { path: path.into() }),
+        ModelFiles::Gguf(file) => gguf::load_tokenizer(&file),
     }
 }
 

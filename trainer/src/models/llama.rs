@@ -1,0 +1,287 @@
+//! Llama: a decoder with rotary positions, grouped-query attention and gated feed-forward layers (arXiv 2307.09288),
+//! as transformers has it; also SmolLM2 and TinyLlama. Must not read the language-modelling head: it is not trained.
+
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    attention::{attend, causal_bias, positions, rightmost},
+    base::{Body, Context},
+    linear::Linear,
+    load::{Checkpoint, LoadError},
+    rope::{RopeParameters, RopeScaling},
+    shape::{Architecture, LinearShape, ModelShape},
+    tokens::Tokens,
+};
+use crate::random::Key;
+
+/// What `config.json` says, or the metadata of a GGUF file.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Config {
+    pub(super) vocab_size: usize,
+    pub(super) hidden_size: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: usize,
+    /// Absent where keys have as many heads as queries.
+    #[serde(default)]
+    pub(super) num_key_value_heads: Option<usize>,
+    /// Absent where heads share the hidden width evenly.
+    #[serde(default)]
+    pub(super) head_dim: Option<usize>,
+    #[serde(default = "default_positions")]
+    pub(super) max_position_embeddings: usize,
+    #[serde(default = "default_epsilon")]
+    pub(super) rms_norm_eps: f64,
+    /// Base of the rotary frequencies where `rope_parameters` does not say it.
+    #[serde(default)]
+    pub(super) rope_theta: Option<f64>,
+    #[serde(default)]
+    pub(super) rope_parameters: Option<RopeParameters>,
+    /// The older name of `rope_parameters`.
+    #[serde(default)]
+    pub(super) rope_scaling: Option<RopeParameters>,
+    #[serde(default)]
+    pub(super) hidden_act: Option<String>,
+    #[serde(default)]
+    pub(super) attention_bias: bool,
+    #[serde(default)]
+    pub(super) mlp_bias: bool,
+}
+
+fn default_positions() -> usize {
+    2048
+}
+
+fn default_epsilon() -> f64 {
+    1e-6
+}
+
+impl Config {
+    /// The model's shape, or what in the configuration is not supported.
+    pub(super) fn shape(&self) -> Result<ModelShape, String> {
+        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        let kv_heads = self.num_key_value_heads.unwrap_or(heads);
+        if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(format!("num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"));
+        }
+        if self.head_dim.is_none() && !hidden.is_multiple_of(heads) {
+            return Err(format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}"));
+        }
+        let head_dim = self.head_dim.unwrap_or(hidden / heads);
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            return Err(format!("a head is {head_dim} wide; rotary positions need an even width"));
+        }
+        if let Some(found) = self.hidden_act.as_ref().filter(|name| *name != "silu") {
+            return Err(format!("hidden_act is {found:?}; for Llama only \"silu\" is supported"));
+        }
+        self.rope()?;
+        Ok(ModelShape {
+            architecture: Architecture::Llama,
+            blocks: self.num_hidden_layers,
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            intermediate: self.intermediate_size,
+            vocab: self.vocab_size,
+            max_positions: self.max_position_embeddings,
+        })
+    }
+
+    /// Base and scaling of the rotary frequencies.
+    fn rope(&self) -> Result<(f64, RopeScaling), String> {
+        let parameters = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let theta = parameters.and_then(|rope| rope.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
+        let scaling = parameters.map_or(Ok(RopeScaling::None), |rope| rope.scaling(self.max_position_embeddings))?;
+        Ok((theta, scaling))
+    }
+}
+
+/// The linear layers of one block, in the order in which transformers declares them.
+pub(super) fn block_linears(shape: &ModelShape, block: usize) -> Vec<LinearShape> {
+    let (hidden, intermediate) = (shape.hidden, shape.intermediate);
+    let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    [
+        ("self_attn.q_proj", hidden, queries),
+        ("self_attn.k_proj", hidden, keys),
+        ("self_attn.v_proj", hidden, keys),
+        ("self_attn.o_proj", queries, hidden),
+        ("mlp.gate_proj", hidden, intermediate),
+        ("mlp.up_proj", hidden, intermediate),
+        ("mlp.down_proj", intermediate, hidden),
+    ]
+    .map(|(module, inputs, outputs)| LinearShape {
+        name: format!("model.layers.{block}.{module}"),
+        block: Some(block),
+        inputs,
+        outputs,
+    })
+    .into()
+}
+
+/// The frozen weights.
+pub(super) struct Llama {
+    words: Tensor,       // [vocab, hidden]
+    frequencies: Tensor, // [head_dim / 2], F32
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    head_dim: i64,
+}
+
+struct Block {
+    attention_norm: RmsNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    feed_forward_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+struct RmsNorm {
+    weight: Tensor, // [hidden]
+    epsilon: f64,
+}
+
+impl Llama {
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        shape: &ModelShape,
+        device: Device,
+    ) -> Result<Self, LoadError> {
+        let (theta, scaling) = config.rope().map_err(|reason| checkpoint.unusable(&reason))?;
+        let frequencies = Tensor::from_slice(&scaling.frequencies(theta, shape.head_dim));
+        Ok(Self {
+            words: checkpoint.tensor("model.embed_tokens.weight", &[shape.vocab, shape.hidden])?,
+            frequencies: frequencies.to_device(device),
+            blocks: (0..shape.blocks)
+                .map(|block| Block::load(checkpoint, config, shape, block))
+                .collect::<Result<_, _>>()?,
+            norm: RmsNorm::load(checkpoint, "model.norm", shape.hidden, config.rms_norm_eps)?,
+            head_dim: shape.head_dim as i64,
+        })
+    }
+}
+
+impl Body for Llama {
+    fn share(&self) -> Box<dyn Body> {
+        Box::new(Self {
+            words: self.words.shallow_clone(),
+            frequencies: self.frequencies.shallow_clone(),
+            blocks: self.blocks.iter().map(Block::share).collect(),
+            norm: self.norm.share(),
+            head_dim: self.head_dim,
+        })
+    }
+
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        self.blocks.iter_mut().flat_map(Block::linears_mut).collect()
+    }
+
+    fn embed(&self, tokens: &Tokens) -> Tensor {
+        Tensor::embedding(&self.words, &tokens.ids, -1, false, false) // [batch, seq, hidden]
+    }
+
+    fn context(&self, mask: &Tensor) -> Context {
+        let kind = self.words.kind();
+        let angles = positions(mask).unsqueeze(-1).to_kind(Kind::Float) * &self.frequencies; // [batch, seq, head_dim / 2]
+        let (cos, sin) = (angles.cos(), angles.sin());
+        // Half-split rotation of (x1, x2) is (x1 cos - x2 sin, x2 cos + x1 sin): the swapped halves meet (-sin, sin).
+        let cos = Tensor::cat(&[&cos, &cos], -1).unsqueeze(2).to_kind(kind);
+        let sin = Tensor::cat(&[&-&sin, &sin], -1).unsqueeze(2).to_kind(kind);
+        Context { bias: causal_bias(mask, kind), rotary: Some((cos, sin)) }
+    }
+
+    fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor {
+        let attended = self.blocks[block].attend(hidden, self.head_dim, context, dropout) + hidden;
+        self.blocks[block].feed_forward(&attended, dropout) + attended
+    }
+
+    /// The norm of the rightmost real token only: it is computed token by token, and the others are not read.
+    fn pool(&self, hidden: &Tensor, mask: &Tensor, _dropout: Option<Key>) -> Tensor {
+        let (batch, _, width) = hidden.size3().expect("a hidden state is [batch, seq, hidden]");
+        let index = rightmost(mask).view([batch, 1, 1]).expand([batch, 1, width], false);
+        self.norm.forward(&hidden.gather(1, &index, false).squeeze_dim(1)) // [batch, hidden]
+    }
+}
+
+impl Block {
+    fn load(checkpoint: &Checkpoint, config: &Config, shape: &ModelShape, block: usize) -> Result<Self, LoadError> {
+        let mut linears = block_linears(shape, block).into_iter();
+        let mut next = |bias| Linear::load(checkpoint, linears.next().expect("a block has seven linear layers"), bias);
+        let norm = |module: &str| {
+            let name = format!("model.layers.{block}.{module}");
+            RmsNorm::load(checkpoint, &name, shape.hidden, config.rms_norm_eps)
+        };
+        Ok(Self {
+            attention_norm: norm("input_layernorm")?,
+            query: next(config.attention_bias)?,
+            key: next(config.attention_bias)?,
+            value: next(config.attention_bias)?,
+            attention_output: next(config.attention_bias)?,
+            feed_forward_norm: norm("post_attention_layernorm")?,
+            gate: next(config.mlp_bias)?,
+            up: next(config.mlp_bias)?,
+            down: next(config.mlp_bias)?,
+        })
+    }
+
+    fn share(&self) -> Self {
+        Self {
+            attention_norm: self.attention_norm.share(),
+            query: self.query.share(),
+            key: self.key.share(),
+            value: self.value.share(),
+            attention_output: self.attention_output.share(),
+            feed_forward_norm: self.feed_forward_norm.share(),
+            gate: self.gate.share(),
+            up: self.up.share(),
+            down: self.down.share(),
+        }
+    }
+
+    /// In the order of [`block_linears`].
+    fn linears_mut(&mut self) -> [&mut Linear; 7] {
+        let Self { query, key, value, attention_output, gate, up, down, attention_norm: _, feed_forward_norm: _ } =
+            self;
+        [query, key, value, attention_output, gate, up, down]
+    }
+
+    fn attend(&self, hidden: &Tensor, head_dim: i64, context: &Context, dropout: Option<Key>) -> Tensor {
+        let (batch, seq, _) = hidden.size3().expect("a hidden state is [batch, seq, hidden]");
+        let (cos, sin) = context.rotary.as_ref().expect("Llama's context has rotary positions");
+        let normed = self.attention_norm.forward(hidden);
+        let split = |linear: &Linear| linear.forward(&normed, dropout).view([batch, seq, -1, head_dim]);
+        let rotate = |x: Tensor| &x * cos + x.roll(head_dim / 2, -1) * sin; // [batch, seq, heads, head_dim]
+        let (q, k, v) = (rotate(split(&self.query)), rotate(split(&self.key)), split(&self.value));
+        let attended = attend(&q.transpose(1, 2), &k.transpose(1, 2), &v.transpose(1, 2), &context.bias);
+        self.attention_output.forward(&attended, dropout)
+    }
+
+    fn feed_forward(&self, hidden: &Tensor, dropout: Option<Key>) -> Tensor {
+        let normed = self.feed_forward_norm.forward(hidden);
+        let gated = self.gate.forward(&normed, dropout).silu() * self.up.forward(&normed, dropout);
+        self.down.forward(&gated, dropout) // [batch, seq, hidden]
+    }
+}
+
+impl RmsNorm {
+    fn load(checkpoint: &Checkpoint, name: &str, hidden: usize, epsilon: f64) -> Result<Self, LoadError> {
+        Ok(Self { weight: checkpoint.tensor(&format!("{name}.weight"), &[hidden])?, epsilon })
+    }
+
+    fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), epsilon: self.epsilon }
+    }
+
+    /// In F32 whatever the precision, as transformers does: squares of BF16 numbers lose too much.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let wide = x.to_kind(Kind::Float);
+        let mean = wide.square().mean_dim(-1, true, None); // [.., 1]
+        (wide * (mean + self.epsilon).rsqrt()).to_kind(x.kind()) * &self.weight
+    }
+}

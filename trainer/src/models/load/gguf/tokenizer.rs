@@ -1,0 +1,83 @@
+//! The tokenizer inside a GGUF file: byte-level BPE from its token and merge lists.
+//! Must not invent a pre-tokenizer: the file names one, and an unknown name is refused.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use tokenizers::{
+    AddedToken, Tokenizer,
+    models::bpe::{BPE, Vocab},
+    pre_tokenizers::{PreTokenizerWrapper, byte_level::ByteLevel, digits::Digits, sequence::Sequence},
+};
+
+use super::{
+    super::{LoadError, LoadedTokenizer, hex},
+    Metadata, open_header,
+};
+
+/// ggml's token types: control tokens are special, user-defined ones are matched whole in a text.
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// Builds the tokenizer that the file describes.
+pub(in crate::models::load) fn load_tokenizer(path: &Path) -> Result<LoadedTokenizer, LoadError> {
+    let header = open_header(path)?;
+    let metadata = Metadata { path, header: &header };
+    check_kind(&metadata)?;
+    let tokens = metadata.texts("tokenizer.ggml.tokens")?;
+    let merges = metadata.texts("tokenizer.ggml.merges")?;
+    let types = metadata.integers("tokenizer.ggml.token_type")?;
+    if types.len() != tokens.len() {
+        let reason = format!("it has {} tokens, but types of {}", tokens.len(), types.len());
+        return Err(metadata.unusable(reason));
+    }
+    let tokenizer = build(tokens, merges, types)
+        .map_err(|error| LoadError::Tokenizer { path: path.into(), reason: error.to_string() })?;
+    Ok(LoadedTokenizer { tokenizer, hash: hash(tokens, merges), pad_id: metadata.pad_token_id() })
+}
+
+fn check_kind(metadata: &Metadata) -> Result<(), LoadError> {
+    let expect = |key: &str, wanted: &str| match metadata.text(key) {
+        Some(found) if found == wanted => Ok(()),
+        found => {
+            let found = found.unwrap_or("(none)");
+            Err(metadata.unusable(format!("its {key} is {found}; the only tokenizer read from GGUF files is {wanted}")))
+        }
+    };
+    expect("tokenizer.ggml.model", "gpt2")?;
+    expect("tokenizer.ggml.pre", "smollm")?;
+    if metadata.bool("tokenizer.ggml.add_bos_token") == Some(true) {
+        return Err(metadata.unusable("its tokenizer adds a first token to every text, which is not supported".into()));
+    }
+    Ok(())
+}
+
+fn build(tokens: &[String], merges: &[String], types: &[i64]) -> tokenizers::Result<Tokenizer> {
+    let vocab: Vocab = tokens.iter().zip(0u32..).map(|(token, id)| (token.clone(), id)).collect();
+    let merges = merges
+        .iter()
+        .map(|merge| merge.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())))
+        .collect::<Option<Vec<_>>>()
+        .ok_or("a merge is not two tokens with a space between them")?;
+    let mut tokenizer = Tokenizer::new(BPE::builder().vocab_and_merges(vocab, merges).build()?);
+    let byte_level = ByteLevel::new(false, true, true);
+    // Each digit is a token of its own, then the regular expression of GPT-2 splits, then bytes become characters.
+    let steps = vec![PreTokenizerWrapper::Digits(Digits::new(true)), PreTokenizerWrapper::ByteLevel(byte_level)];
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(steps))).with_decoder(Some(byte_level));
+    let of_type = |wanted, special| {
+        let chosen = tokens.iter().zip(types).filter(move |(_, kind)| **kind == wanted);
+        chosen.map(|(token, _)| AddedToken::from(token.clone(), special)).collect::<Vec<_>>()
+    };
+    tokenizer.add_special_tokens(&of_type(CONTROL, true));
+    tokenizer.add_tokens(&of_type(USER_DEFINED, false));
+    Ok(tokenizer)
+}
+
+fn hash(tokens: &[String], merges: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for text in tokens.iter().chain(merges) {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hex(&hash.finalize())
+}

@@ -1,0 +1,251 @@
+//! What the models compute, against transformers and PEFT, and against themselves cut in two.
+
+use tch::{Cuda, Device, Kind, Tensor};
+
+use super::{golden::*, *};
+use crate::random::Key;
+
+fn loss(logits: &Tensor, labels: &Tensor) -> Tensor {
+    logits.cross_entropy_for_logits(&labels.to_device(logits.device()))
+}
+
+fn gradients(model: &Model) -> Vec<Tensor> {
+    model.adapter().parameters().iter().map(|parameter| parameter.tensor.grad().copy()).collect()
+}
+
+fn clear_gradients(model: &Model) {
+    for parameter in model.adapter().parameters() {
+        parameter.tensor.shallow_clone().zero_grad();
+    }
+}
+
+/// Puts numbers where the untrained adapter has zeros: with B = 0 the gradient of A would be zero.
+fn fill_b(model: &Model) {
+    for (ordinal, parameter) in model.adapter().parameters().iter().enumerate() {
+        let wave = Tensor::arange(parameter.tensor.numel() as i64, (Kind::Float, parameter.tensor.device()));
+        let values = (wave + ordinal as i64).sin().view(parameter.tensor.size().as_slice()) * 0.05;
+        tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&values));
+    }
+}
+
+#[test]
+fn logits_of_tiny_models_are_those_of_transformers_within_1e5() {
+    for case in cases() {
+        let golden = tensors(&case.name);
+        let logits = case.model(&golden).forward(&batch(&golden), None);
+        let difference = largest_difference(&logits, &golden["logits"]);
+        assert!(difference < 1e-5, "{}: logits differ by {difference}", case.name);
+    }
+}
+
+#[test]
+fn loss_and_gradients_of_tiny_models_are_those_of_peft_within_1e4() {
+    for case in cases() {
+        let golden = tensors(&case.name);
+        let model = case.model(&golden);
+        let loss = loss(&model.forward(&batch(&golden), None), &golden["labels"]);
+        loss.backward();
+        assert!((loss.double_value(&[]) - golden["loss"].double_value(&[0])).abs() < 1e-4, "{}", case.name);
+        for parameter in model.adapter().parameters() {
+            let expected = &golden[&format!("gradient.{}", parameter.name)];
+            let difference = largest_difference(&parameter.tensor.grad(), expected);
+            let size = expected.abs().max().double_value(&[]);
+            assert!(size > 0.0, "{}: {} has no gradient", case.name, parameter.name);
+            assert!(difference < 1e-4, "{}: gradient of {} differs by {difference}", case.name, parameter.name);
+        }
+    }
+}
+
+#[test]
+fn the_adapter_lists_the_parameters_that_peft_lists_in_its_order() {
+    for case in cases() {
+        let model = case.model(&tensors(&case.name));
+        let names: Vec<_> = model.adapter().parameters().iter().map(|parameter| parameter.name.clone()).collect();
+        assert_eq!(names, case.order, "{}", case.name);
+    }
+}
+
+#[test]
+fn logits_of_minilm_and_smollm2_are_those_of_transformers_within_a_thousandth() {
+    for name in ["minilm", "smollm2"] {
+        let golden = tensors(name);
+        let base = load(&real_model(name));
+        let lora = query_value(&base);
+        let labels = golden["head.weight"].size()[0] as usize;
+        let model = Model::new(base, &lora, labels, 0).unwrap();
+        for parameter in model.adapter().parameters().iter().filter(|p| p.kind == ParameterKind::Head) {
+            let part = parameter.name.rsplit('.').next().unwrap();
+            tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&golden[&format!("head.{part}")]));
+        }
+        let logits = tch::no_grad(|| model.forward(&batch(&golden), None));
+        let size = golden["logits"].abs().max().double_value(&[]);
+        let difference = largest_difference(&logits, &golden["logits"]);
+        assert!(difference < 1e-3 * size, "{name}: logits differ by {difference}, the largest is {size}");
+    }
+}
+
+#[test]
+fn a_model_cut_at_every_layer_gives_the_bits_of_the_whole() {
+    for case in cases() {
+        let golden = tensors(&case.name);
+        let (model, tokens) = (case.model(&golden), batch(&golden));
+        let whole = model.forward(&tokens, None);
+        loss(&whole, &golden["labels"]).backward();
+        let expected = gradients(&model);
+        for cut_layer in 0..=model.shape().blocks {
+            clear_gradients(&model);
+            let front = model.front(cut_layer, &tokens, None);
+            let hidden = front.detach().set_requires_grad(true);
+            let logits = model.back(cut_layer, &hidden, &tokens.mask, None);
+            loss(&logits, &golden["labels"]).backward();
+            if front.requires_grad() {
+                (&front * hidden.grad()).sum(Kind::Float).backward();
+            }
+            assert!(logits.equal(&whole), "{} cut at {cut_layer}: other logits", case.name);
+            for (found, (expected, parameter)) in
+                gradients(&model).iter().zip(expected.iter().zip(model.adapter().parameters()))
+            {
+                assert!(found.equal(expected), "{} cut at {cut_layer}: gradient of {}", case.name, parameter.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_holds_its_blocks_and_the_back_holds_the_head() {
+    let case = &cases()[0];
+    let model = case.model(&tensors(&case.name));
+    for cut_layer in 0..=model.shape().blocks {
+        let (front, back) = (Part::Front(cut_layer), Part::Back(cut_layer));
+        let names = |part| model.adapter().part(part).into_iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        assert!(model.adapter().part(front).iter().all(|parameter| parameter.block.unwrap() < cut_layer));
+        assert_eq!([names(front), names(back)].concat(), names(Part::Whole));
+        assert_eq!(names(back).last().unwrap(), "classifier.bias");
+    }
+}
+
+#[test]
+fn dropout_follows_its_key_and_nothing_else() {
+    let golden = tensors("llama-query-value");
+    let base = load(&file("tiny-llama"));
+    let lora = LoraSettings { dropout: 0.5, ..query_value(&base) };
+    let model = Model::new(base, &lora, 3, 7).unwrap();
+    fill_b(&model);
+    let tokens = batch(&golden);
+    let key = Key { seed: 7, client: 1, round: 2, step: 3 };
+    let logits = |key| model.forward(&tokens, key);
+    assert!(logits(Some(key)).equal(&logits(Some(key))));
+    assert!(!logits(Some(key)).equal(&logits(Some(Key { step: 4, ..key }))));
+    assert!(!logits(Some(key)).equal(&logits(None)));
+    let front = model.front(2, &tokens, Some(key));
+    assert!(model.back(2, &front, &tokens.mask, Some(key)).equal(&logits(Some(key))), "a cut changes no mask");
+}
+
+#[test]
+fn dropout_keeps_the_expectation() {
+    // One linear layer through many masks: the mean of inverted dropout is what no dropout gives.
+    let golden = tensors("bert-query-value");
+    let base = load(&file("tiny-bert"));
+    let lora = LoraSettings { dropout: 0.3, ..query_value(&base) };
+    let model = Model::new(base, &lora, 3, 7).unwrap();
+    fill_b(&model);
+    let tokens = batch(&golden);
+    let plain = model.front(1, &tokens, None);
+    let draws = 400;
+    let mean = (0..draws)
+        .map(|step| model.front(1, &tokens, Some(Key { step, ..Key::default() })))
+        .fold(plain.zeros_like(), |sum, hidden| sum + hidden)
+        / f64::from(draws);
+    // The layer norm behind it is not linear, so the means agree only about as well as the noise is small.
+    let difference = (mean - &plain).abs().mean(Kind::Float).double_value(&[]);
+    assert!(difference < 0.02, "means differ by {difference}");
+}
+
+#[test]
+fn the_initial_adapter_depends_on_the_seed_alone_and_changes_no_logit() {
+    let base = load(&file("tiny-llama"));
+    let lora = query_value(&base);
+    let golden = tensors("llama-query-value");
+    let model = |seed| Model::new(base.share(), &lora, 3, seed).unwrap();
+    let (first, same, other) = (model(1), model(1), model(2));
+    let parameters = |model: &Model| Tensor::cat(&flat(model), 0);
+    assert!(parameters(&first).equal(&parameters(&same)));
+    assert!(!parameters(&first).equal(&parameters(&other)));
+    for parameter in first.adapter().parameters() {
+        let (largest, mean) =
+            (parameter.tensor.abs().max().double_value(&[]), parameter.tensor.mean(Kind::Float).double_value(&[]));
+        let bound = 1.0 / (base.shape().hidden as f64).sqrt();
+        match parameter.name.rsplit('.').nth(1).unwrap() {
+            "lora_A" => assert!(largest <= bound && largest > 0.9 * bound && mean.abs() < 0.1 * bound),
+            "lora_B" => assert!(largest == 0.0),
+            _ => assert!(largest < 0.1 && mean.abs() < 0.01, "the head is small"),
+        }
+    }
+    // B is zero, so the pairs add nothing: logits are the frozen model's under this head.
+    let bare = LoraSettings { target_modules: vec!["down_proj".into()], ..lora.clone() };
+    let bare = Model::new(base.share(), &bare, 3, 1).unwrap();
+    let head = &first.adapter().parameters().last().unwrap().tensor;
+    tch::no_grad(|| bare.adapter().parameters().last().unwrap().tensor.shallow_clone().copy_(head));
+    assert!(bare.forward(&batch(&golden), None).equal(&first.forward(&batch(&golden), None)));
+}
+
+fn flat(model: &Model) -> Vec<Tensor> {
+    model.adapter().parameters().iter().map(|parameter| parameter.tensor.flatten(0, -1)).collect()
+}
+
+#[test]
+fn shared_models_train_apart_from_each_other() {
+    let base = load(&file("tiny-bert"));
+    let lora = query_value(&base);
+    let (one, two) = (Model::new(base.share(), &lora, 3, 1).unwrap(), Model::new(base.share(), &lora, 3, 1).unwrap());
+    let tokens = batch(&tensors("bert-query-value"));
+    fill_b(&one);
+    assert!(!one.forward(&tokens, None).equal(&two.forward(&tokens, None)));
+    assert!(two.adapter().parameters().iter().all(|parameter| !parameter.tensor.grad().defined()));
+}
+
+#[test]
+fn bf16_follows_f32_within_its_eight_bits() {
+    for name in ["tiny-bert", "tiny-llama", "tiny-llama-sharded"] {
+        let logits = |precision| {
+            let base = load_as(&file(name), precision, Device::Cpu);
+            let lora = query_value(&base);
+            let model = Model::new(base, &lora, 3, 1).unwrap();
+            fill_b(&model);
+            let logits = model.forward(&batch(&tensors("bert-query-value")), None);
+            assert_eq!(logits.kind(), Kind::Float);
+            assert_eq!(model.front(1, &batch(&tensors("bert-query-value")), None).kind(), precision.kind());
+            logits
+        };
+        let (wide, narrow) = (logits(Precision::F32), logits(Precision::BF16));
+        let scale = wide.abs().max().double_value(&[]);
+        let difference = largest_difference(&wide, &narrow);
+        assert!(difference < 0.1 * scale && difference > 0.0, "{name}: differ by {difference}, the largest is {scale}");
+    }
+}
+
+#[test]
+fn cuda_follows_the_cpu_within_a_tolerance() {
+    if !Cuda::is_available() {
+        eprintln!("skipped: libtorch sees no GPU");
+        return;
+    }
+    for case in cases() {
+        let golden = tensors(&case.name);
+        let base = load_as(&file(&case.model), Precision::F32, Device::Cuda(0));
+        let model = Model::new(base, &case.lora(), 3, 0).unwrap();
+        set(&model, &golden, "value.");
+        let tokens = batch(&golden);
+        let tokens =
+            Tokens { ids: tokens.ids.to_device(Device::Cuda(0)), mask: tokens.mask.to_device(Device::Cuda(0)) };
+        let logits = model.forward(&tokens, None);
+        loss(&logits, &golden["labels"]).backward();
+        let difference = largest_difference(&logits.to_device(Device::Cpu), &golden["logits"]);
+        assert!(difference < 1e-3, "{}: logits differ by {difference}", case.name);
+        for parameter in model.adapter().parameters() {
+            let found = parameter.tensor.grad().to_device(Device::Cpu);
+            let difference = largest_difference(&found, &golden[&format!("gradient.{}", parameter.name)]);
+            assert!(difference < 1e-2, "{}: gradient of {} differs by {difference}", case.name, parameter.name);
+        }
+    }
+}
