@@ -57,6 +57,7 @@ lock_cache() {
     fi
     empty_temporary
     trap 'rm -rf "$temporary"' EXIT
+    trap 'say "set-up: stopped; started again it goes on with the folder it was at." >&2; exit 130' INT TERM
 }
 
 empty_temporary() {
