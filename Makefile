@@ -1,0 +1,67 @@
+# What a user and a developer type; `make help` lists it. The work is in scripts/ and in cargo.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+MODEL ?= smollm2
+CRD := crds/federatedfinetunes.fedtune.io.yaml
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := .cache/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+# Says the command and the time it took.
+TIMED := @scripts/timed.sh
+# In CI the lock file must be right as it is; at home cargo may bring it up to date.
+LOCKED := $(if $(CI),--locked)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## Bring libtorch, the models and the mail into .cache (720 MB of downloads, once)
+	@scripts/setup.sh
+
+.PHONY: smoke
+smoke: setup ## Prove the main job: a model fine-tuned in three frameworks, in two minutes
+	$(TIMED) cargo build $(LOCKED) --release -p fedtune
+	$(TIMED) target/release/fedtune run manifests/smoke/*.yaml --out out/smoke --fresh
+
+.PHONY: demo
+demo: demo-model setup ## Compare the frameworks on real mail with SmolLM2 (MODEL=minilm: with a small BERT)
+	$(TIMED) cargo build $(LOCKED) --release -p fedtune
+	$(TIMED) target/release/fedtune run manifests/demo/$(MODEL)/*.yaml --out out/demo
+
+.PHONY: demo-model
+demo-model:
+	@test -d manifests/demo/$(MODEL) || { \
+		echo "make demo: no experiments for MODEL=$(MODEL); there are: $$(ls manifests/demo | xargs)" >&2; exit 1; }
+
+.PHONY: test
+test: setup ## Run every test of every crate
+	$(TIMED) cargo test $(LOCKED) --workspace
+
+.PHONY: check
+check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files: what must be clean besides the tests
+	$(TIMED) cargo fmt --check
+	$(TIMED) scripts/check_sources.sh
+	$(TIMED) $(CARGO_DENY) $(LOCKED) --log-level error check bans licenses sources
+	$(TIMED) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(TIMED) env RUSTDOCFLAGS='-D warnings' cargo doc $(LOCKED) --workspace --no-deps
+	$(TIMED) scripts/check_generated.sh $(CRD)
+
+# Unoptimised, and without the advisories' git client: a quarter of the time to build, and it runs for two seconds.
+$(CARGO_DENY):
+	$(TIMED) cargo install --locked --debug --no-default-features cargo-deny --version $(CARGO_DENY_VERSION) \
+		--root $(dir $(@D))
+
+.PHONY: generate
+generate: ## Write the custom resource definition anew from the types in crds/
+	@cargo run -q $(LOCKED) -p fedtune-operator -- crd > $(CRD).new
+	@mv $(CRD).new $(CRD)
+
+.PHONY: clean
+clean: ## Remove what was built and what runs wrote; .cache stays
+	cargo clean
+	rm -rf out
