@@ -86,12 +86,13 @@ fn weights(model: &Model) -> Result<Vec<u8>, ExportError> {
         WireTensor::from_tensor(name, crate::frameworks::payload_kind(p), &p.tensor.detach(), Element::F32)
     };
     let tensors = model.adapter().parameters().iter().map(wire).collect::<Result<Vec<_>, _>>()?;
-    let view = |tensor: &'_ WireTensor| {
-        let shape = tensor.shape.iter().map(|&size| size as usize).collect();
-        Ok::<_, SafeTensorError>((tensor.name.clone(), TensorView::new(Dtype::F32, shape, &tensor.bytes)?))
-    };
     let views = tensors.iter().map(view).collect::<Result<Vec<_>, _>>()?;
     Ok(safetensors::serialize(views, None)?)
+}
+
+fn view(tensor: &WireTensor) -> Result<(&str, TensorView<'_>), SafeTensorError> {
+    let shape = tensor.shape.iter().map(|&size| size as usize).collect();
+    Ok((&tensor.name, TensorView::new(Dtype::F32, shape, &tensor.bytes)?))
 }
 
 /// `adapter_config.json` as PEFT 0.21 reads it.

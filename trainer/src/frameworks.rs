@@ -37,6 +37,7 @@ pub mod local_only;
 mod settings;
 pub mod split;
 
+pub(crate) use adapter::payload_kind;
 pub use settings::{Refused, parse};
 
 /// A framework: what its rounds look like, and how to make its halves.

@@ -15,6 +15,7 @@ pub mod meter;
 pub mod models;
 pub mod optimizer;
 pub mod plan;
+pub mod progress;
 pub mod random;
 pub mod report;
 pub mod rounds;

@@ -21,6 +21,7 @@ mod linear;
 mod llama;
 mod load;
 mod lora;
+mod names;
 mod rope;
 mod shape;
 mod tokens;

@@ -138,7 +138,7 @@ impl Plan {
             rules: rules(spec, needs),
             clients: client_ids(spec),
             spec: serde_json::to_value(spec).expect("a spec is made of JSON's own types"),
-            spec_hash: spec_hash(resource),
+            spec_hash: spec_hash(spec),
             framework,
         })
     }

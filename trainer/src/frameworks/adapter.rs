@@ -96,7 +96,7 @@ pub(super) fn snapshot(model: &Model, part: Part) -> Vec<Tensor> {
 }
 
 /// Adapter or head, as the report counts it.
-pub(super) fn payload_kind(parameter: &Parameter) -> PayloadKind {
+pub(crate) fn payload_kind(parameter: &Parameter) -> PayloadKind {
     match parameter.kind {
         ParameterKind::Adapter => PayloadKind::Adapter,
         ParameterKind::Head => PayloadKind::Head,
