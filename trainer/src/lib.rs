@@ -3,6 +3,7 @@
 
 pub mod data;
 pub mod events;
+pub mod flops;
 pub mod models;
 pub mod random;
 
