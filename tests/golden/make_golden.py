@@ -209,10 +209,9 @@ def count(work):
     return counter.get_total_flops()
 
 
-def flop_figures(name, model, cuts):
-    """FLOPs of a model with LoRA on query and value: whole, and each half of it."""
+def flop_figures(name, model, cuts, targets):
+    """FLOPs of a model with LoRA on some layers: whole, and each half of it."""
     bert = model.config.model_type == "bert"
-    targets = ["query", "value"] if bert else ["q_proj", "v_proj"]
     head = "classifier" if bert else "score"
     lora = LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules=targets, modules_to_save=[head])
     model.config.pad_token_id = 0
@@ -268,7 +267,12 @@ def main():
     kd_case()
     real_case("minilm", load_minilm(), [11, 6, 16])
     real_case("smollm2", load_smollm2(), [9, 14])
-    figures = [flop_figures("minilm", load_minilm(), [0, 1, 2, 6]), flop_figures("smollm2", load_smollm2(), [0, 1, 15, 30])]
+    figures = [
+        flop_figures("minilm", load_minilm(), [0, 1, 2, 6], ["query", "value"]),
+        flop_figures("minilm", load_minilm(), [1], ["key", "output.dense"]),
+        flop_figures("smollm2", load_smollm2(), [0, 1, 15, 30], ["q_proj", "v_proj"]),
+        flop_figures("smollm2", load_smollm2(), [1], ["down_proj"]),
+    ]
     (HERE / "flops.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -16,7 +16,7 @@ mod base;
 mod bert;
 mod cut;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod linear;
 mod llama;
 mod load;

@@ -83,6 +83,7 @@ pub struct Base {
 
 impl Base {
     /// The same weights again: shallow clones, no copy.
+    #[must_use]
     pub fn share(&self) -> Self {
         Self {
             body: self.body.share(),

@@ -63,7 +63,7 @@ impl Config {
         if heads == 0 || !hidden.is_multiple_of(heads) {
             return Err(format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}"));
         }
-        Ok(ModelShape {
+        ModelShape {
             architecture: Architecture::Bert,
             blocks: self.num_hidden_layers,
             hidden,
@@ -73,7 +73,8 @@ impl Config {
             intermediate: self.intermediate_size,
             vocab: self.vocab_size,
             max_positions: self.max_position_embeddings,
-        })
+        }
+        .checked()
     }
 }
 

@@ -76,7 +76,7 @@ impl Config {
             return Err(format!("hidden_act is {found:?}; for Llama only \"silu\" is supported"));
         }
         self.rope()?;
-        Ok(ModelShape {
+        ModelShape {
             architecture: Architecture::Llama,
             blocks: self.num_hidden_layers,
             hidden,
@@ -86,7 +86,8 @@ impl Config {
             intermediate: self.intermediate_size,
             vocab: self.vocab_size,
             max_positions: self.max_position_embeddings,
-        })
+        }
+        .checked()
     }
 
     /// Base and scaling of the rotary frequencies.

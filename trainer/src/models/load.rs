@@ -143,16 +143,30 @@ fn load_folder(
         }
     };
     let files: Vec<&Path> = [config_file].into_iter().chain(weights.iter().map(PathBuf::as_path)).collect();
-    let hash = hash_files(&files)?.into();
-    Ok(Base { body, shape: Arc::new(shape), options, pad_token_id: header.pad_token_id(), hash })
+    build(config_file, shape, body, options, header.pad_token_id(), &files)
 }
 
 fn load_gguf(file: &Path, options: LoadOptions) -> Result<Base, LoadError> {
     let gguf = gguf::open(file, options)?;
     let shape = gguf.config.shape().map_err(|reason| LoadError::Unusable { path: file.into(), reason })?;
     let body = Box::new(Llama::load(&gguf.checkpoint, &gguf.config, &shape, options.device)?);
-    let hash = hash_files(&[file])?.into();
-    Ok(Base { body, shape: Arc::new(shape), options, pad_token_id: gguf.pad_token_id, hash })
+    build(file, shape, body, options, gguf.pad_token_id, &[file])
+}
+
+fn build(
+    config_file: &Path,
+    shape: ModelShape,
+    body: Box<dyn Body>,
+    options: LoadOptions,
+    pad_token_id: u32,
+    files: &[&Path],
+) -> Result<Base, LoadError> {
+    if pad_token_id as usize >= shape.vocab {
+        let reason = format!("its padding token {pad_token_id} has no row in the embedding of {}", shape.vocab);
+        return Err(LoadError::Unusable { path: config_file.into(), reason });
+    }
+    let hash = hash_files(files)?.into();
+    Ok(Base { body, shape: Arc::new(shape), options, pad_token_id, hash })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
@@ -182,5 +196,8 @@ fn hash_files(paths: &[&Path]) -> Result<String, LoadError> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
+
+#[cfg(test)]
+mod tests;

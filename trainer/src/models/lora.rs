@@ -180,18 +180,16 @@ pub fn resolve_targets(shape: &ModelShape, lora: &LoraSettings) -> Result<Vec<Li
     Ok(linears.into_iter().filter(|linear| lora.targets(&linear.name)).collect())
 }
 
-/// What a person may write as a target: the shortest last parts that tell a block's layers apart.
+/// What a person may write as a target: the last parts of the layers' names, each once.
 fn module_names(shape: &ModelShape) -> String {
-    let block = shape.block_linears(0);
-    let last = |name: &str, parts: usize| {
-        let from = name.rmatch_indices('.').nth(parts - 1).map_or(0, |(dot, _)| dot + 1);
-        name[from..].to_owned()
-    };
-    let shortest = |linear: &LinearShape| {
-        let is_unique = |name: &String| block.iter().filter(|l| is_last_part(name, &l.name)).count() == 1;
-        (1..8).map(|parts| last(&linear.name, parts)).find(is_unique).unwrap_or_else(|| linear.name.clone())
-    };
-    block.iter().map(shortest).collect::<Vec<_>>().join(", ")
+    let mut names: Vec<String> = Vec::new();
+    for linear in shape.block_linears(0) {
+        let last = linear.name.rsplit('.').next().unwrap_or_default();
+        if !names.iter().any(|name| name == last) {
+            names.push(last.to_owned());
+        }
+    }
+    names.join(", ")
 }
 
 /// Initial values; each parameter's stream is keyed by its ordinal.
@@ -237,3 +235,6 @@ impl Init {
         self.parameters.push(Parameter { name, kind, block, tensor });
     }
 }
+
+#[cfg(test)]
+mod tests;

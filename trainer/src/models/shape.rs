@@ -59,7 +59,31 @@ pub struct LinearShape {
     pub outputs: usize,
 }
 
+/// Larger than any model, and small enough that no product of two sizes overflows.
+const LARGEST_SIZE: usize = 1 << 31;
+
 impl ModelShape {
+    /// Refuses sizes that no model has, so that counts of bytes and FLOPs cannot overflow.
+    pub(super) fn checked(self) -> Result<Self, String> {
+        let Self { architecture: _, blocks, hidden, heads, kv_heads, head_dim, intermediate, vocab, max_positions } =
+            self;
+        for (name, size) in [
+            ("number of blocks", blocks),
+            ("hidden width", hidden),
+            ("number of heads", heads),
+            ("number of key and value heads", kv_heads),
+            ("width of a head", head_dim),
+            ("intermediate width", intermediate),
+            ("vocabulary", vocab),
+            ("number of positions", max_positions),
+        ] {
+            if size == 0 || size > LARGEST_SIZE {
+                return Err(format!("its {name} is {size}; it must lie between 1 and {LARGEST_SIZE}"));
+            }
+        }
+        Ok(self)
+    }
+
     /// The linear layers of one block, in the order in which transformers declares them.
     pub fn block_linears(&self, block: usize) -> Vec<LinearShape> {
         match self.architecture {

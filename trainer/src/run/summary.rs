@@ -23,9 +23,9 @@ pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport
     let totals = Totals {
         payload_bytes: outcome.ledger.total_payload(),
         wire_bytes: outcome.ledger.total_wire(),
-        client_flops: clients.iter().map(|client| client.flops.headline()).sum(),
-        client_seconds: clients.iter().map(|client| client.seconds.compute).sum(),
-        seconds: rounds.iter().map(|round| round.seconds).sum(),
+        client_flops: total(clients.iter().map(|client| client.flops.headline())),
+        client_seconds: total(clients.iter().map(|client| client.seconds.compute)),
+        seconds: total(rounds.iter().map(|round| round.seconds)),
     };
     RunReport {
         rounds,
@@ -35,6 +35,11 @@ pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport
         totals,
         ..frame(plan, materials, RunPhase::Succeeded, "rounds")
     }
+}
+
+/// The sum; of nothing it is zero (`Iterator::sum` of floats gives a negative zero).
+fn total(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 /// The report of a run that ended with `error`.
@@ -81,15 +86,9 @@ fn frame(plan: &Plan, materials: &Materials, phase: RunPhase, stop_reason: &str)
 /// Clients of one process share its memory: each gets a figure computed from shapes, and says so.
 fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, labels: usize) -> Vec<ClientReport> {
     let part = plan.framework.cut_layer().map_or(Part::Whole, Part::Front);
-    let bytes = flops::memory(
-        materials.base.shape(),
-        part,
-        &materials.lora,
-        labels,
-        plan.precision,
-        plan.batch_size,
-        plan.data.max_sequence_length,
-    );
+    let (shape, lora) = (materials.base.shape(), &materials.lora);
+    let (rows, seq) = (plan.batch_size, plan.data.max_sequence_length);
+    let bytes = flops::modelled_memory(shape, part, lora, labels, rows, seq, plan.precision);
     let model = |client| ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client };
     clients.into_iter().map(model).collect()
 }

@@ -25,8 +25,8 @@ pub(super) struct Stored {
     pub(super) path: Arc<Path>,
     /// Exactly its bytes, `[bytes]`, mapped.
     pub(super) bytes: Tensor,
-    /// How the bytes stand for numbers.
-    pub(super) encoding: Encoding,
+    /// How the bytes stand for numbers, or the name of a type that is not supported.
+    pub(super) encoding: Result<Encoding, String>,
     /// Its shape, outermost first.
     pub(super) shape: Vec<usize>,
     /// Number of heads where the rows of each head alternate between its two halves.
@@ -103,7 +103,13 @@ impl Checkpoint {
                 wanted: shape.into(),
             });
         }
-        stored.decode(self.options).map_err(|source| LoadError::Tensor {
+        let encoding = stored.encoding.clone().map_err(|found| LoadError::Encoding {
+            path: stored.path.to_path_buf(),
+            name: name.into(),
+            found,
+            supported: "F32, F16 and BF16",
+        })?;
+        stored.decode(encoding, self.options).map_err(|source| LoadError::Tensor {
             path: stored.path.to_path_buf(),
             name: name.into(),
             source,
@@ -127,9 +133,9 @@ impl Checkpoint {
 }
 
 impl Stored {
-    fn decode(&self, options: LoadOptions) -> Result<Tensor, TchError> {
+    fn decode(&self, encoding: Encoding, options: LoadOptions) -> Result<Tensor, TchError> {
         let size: Vec<i64> = self.shape.iter().map(|&n| n as i64).collect();
-        let tensor = self.encoding.decode(&self.bytes)?.f_view(size.as_slice())?;
+        let tensor = encoding.decode(&self.bytes)?.f_view(size.as_slice())?;
         let tensor = match self.interleaved_heads {
             None => tensor,
             Some(heads) => part_halves(&tensor, heads as i64)?,
@@ -165,3 +171,6 @@ pub(super) fn map(path: &Path) -> Result<Tensor, LoadError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,7 +223,7 @@ fn locate(
         name: info.name.clone(),
         source,
     })?;
-    Ok(Stored { path: Arc::clone(path), bytes, encoding, shape: info.shape.clone(), interleaved_heads })
+    Ok(Stored { path: Arc::clone(path), bytes, encoding: Ok(encoding), shape: info.shape.clone(), interleaved_heads })
 }
 
 fn encoding(type_id: u32) -> Option<Encoding> {
@@ -283,3 +283,6 @@ fn type_name(type_id: u32) -> String {
     ];
     NAMES.get(type_id as usize).map_or_else(|| format!("number {type_id}"), |name| (*name).to_owned())
 }
+
+#[cfg(test)]
+mod tests;

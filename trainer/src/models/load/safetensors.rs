@@ -35,14 +35,14 @@ fn list_tensors(path: &Path, tensors: &mut HashMap<String, Stored>) -> Result<()
     let bytes = map(path)?;
     let path: Arc<Path> = path.into();
     for (name, info) in metadata.tensors() {
-        // Buffers such as position ids are integers, and never asked for.
-        let Some(kind) = element_kind(info.dtype) else { continue };
+        // Buffers such as position ids are integers; nobody asks for them.
+        let encoding = element_kind(info.dtype).map(Encoding::Plain).ok_or_else(|| info.dtype.to_string());
         let (start, end) = info.data_offsets;
         let bytes = bytes
             .f_narrow(0, (data_start + start) as i64, (end - start) as i64)
             .map_err(|source| LoadError::Tensor { path: path.to_path_buf(), name: name.clone(), source })?;
-        let (encoding, shape) = (Encoding::Plain(kind), info.shape.clone());
-        tensors.insert(name, Stored { path: Arc::clone(&path), bytes, encoding, shape, interleaved_heads: None });
+        let (path, shape) = (Arc::clone(&path), info.shape.clone());
+        tensors.insert(name, Stored { path, bytes, encoding, shape, interleaved_heads: None });
     }
     Ok(())
 }

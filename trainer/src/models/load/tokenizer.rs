@@ -25,7 +25,7 @@ impl LoadedTokenizer {
     /// # Errors
     /// [`LoadError::TokenizerMismatch`] with both numbers.
     pub fn check(&self, shape: &ModelShape) -> Result<(), LoadError> {
-        let largest_id = self.tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        let largest_id = self.tokenizer.get_vocab(true).into_values().chain([self.pad_id]).max().unwrap_or(0);
         if (largest_id as usize) < shape.vocab {
             return Ok(());
         }

@@ -1,0 +1,210 @@
+//! Floating point operations of a forward pass and of a training step, and a model of the memory they need, by shape.
+//! Must not run anything: what autograd really does with a frozen base follows from the shape and the LoRA targets.
+//!
+//! A product of m x k by k x n is 2mkn; attention counts, element-wise work does not; padding counts like any token.
+//! Backward, a product costs its forward again for each operand that needs a gradient: frozen weights never do, and
+//! activations only above the first trained layer.
+
+use crate::models::{LinearShape, LoraSettings, ModelShape, Part, Precision};
+
+/// FLOPs of one forward pass over `batch` rows of `seq` tokens.
+pub fn forward(shape: &ModelShape, part: Part, lora: &LoraSettings, labels: usize, batch: usize, seq: usize) -> f64 {
+    count(shape, part, lora, labels, batch, seq).forward
+}
+
+/// FLOPs of one forward and backward pass over `batch` rows of `seq` tokens.
+///
+/// The front's backward starts from the gradient of its activations; the back also computes the gradient of what
+/// it was sent.
+pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, labels: usize, batch: usize, seq: usize) -> f64 {
+    let count = count(shape, part, lora, labels, batch, seq);
+    count.forward + count.backward
+}
+
+fn count<'a>(
+    shape: &'a ModelShape,
+    part: Part,
+    lora: &'a LoraSettings,
+    labels: usize,
+    batch: usize,
+    seq: usize,
+) -> Count<'a> {
+    let mut count = Count { lora, shape, batch: batch as f64, seq: seq as f64, forward: 0.0, backward: 0.0 };
+    // An embedding is a look-up in a frozen table; activations that came over the network need a gradient.
+    let mut needs_gradient = matches!(part, Part::Back(_));
+    for block in part.blocks(shape.blocks) {
+        needs_gradient = count.block(&shape.block_linears(block), needs_gradient);
+    }
+    if part.holds(None) {
+        for linear in shape.tail_linears() {
+            needs_gradient = count.linear(&linear, count.batch, needs_gradient);
+        }
+        let head = 2.0 * count.batch * (shape.hidden * labels) as f64;
+        count.product(head, [needs_gradient, true]);
+    }
+    count
+}
+
+/// Adds up products while it follows which activations need a gradient.
+struct Count<'a> {
+    lora: &'a LoraSettings,
+    shape: &'a ModelShape,
+    batch: f64,
+    seq: f64,
+    forward: f64,
+    backward: f64,
+}
+
+impl Count<'_> {
+    /// One product, and which of its operands need a gradient. Gives whether its result does.
+    fn product(&mut self, flops: f64, operands: [bool; 2]) -> bool {
+        self.forward += flops;
+        self.backward += flops * operands.iter().filter(|needed| **needed).count() as f64;
+        operands[0] || operands[1]
+    }
+
+    /// A linear layer over `rows` vectors, with its LoRA pair where it has one.
+    fn linear(&mut self, linear: &LinearShape, rows: f64, input: bool) -> bool {
+        let base = self.product(2.0 * rows * (linear.inputs * linear.outputs) as f64, [input, false]);
+        if !self.lora.targets(&linear.name) {
+            return base;
+        }
+        let rank = self.lora.rank;
+        let low = self.product(2.0 * rows * (linear.inputs * rank) as f64, [input, true]);
+        self.product(2.0 * rows * (rank * linear.outputs) as f64, [low, true])
+    }
+
+    /// Queries, keys, values, attention, its output, then the feed-forward layers; the last one reads the others.
+    fn block(&mut self, linears: &[LinearShape], input: bool) -> bool {
+        let [query, key, value, output, wide @ .., narrow] = linears else { return input };
+        let tokens = self.batch * self.seq;
+        let [q, k, v] = [query, key, value].map(|linear| self.linear(linear, tokens, input));
+        let every_pair = 2.0 * tokens * self.seq * (self.shape.heads * self.shape.head_dim) as f64;
+        let weights = self.product(every_pair, [q, k]);
+        let attended = self.product(every_pair, [weights, v]);
+        let attended = self.linear(output, tokens, attended) || input;
+        let inner = wide.iter().fold(attended, |needed, linear| self.linear(linear, tokens, attended) || needed);
+        self.linear(narrow, tokens, inner) || attended
+    }
+}
+
+/// What one client holds in memory while it trains a part, in bytes. A model of it, not a measurement.
+///
+/// Counted are the frozen weights of the part, four F32 copies of what is trained (value, gradient, two moments of
+/// AdamW), and the activations that autograd keeps: inputs and outputs of each linear layer in the base's precision,
+/// attention weights in both precisions, and two F32 copies of the hidden state for each norm. Left out are libtorch itself,
+/// the allocator's slack and what a kernel needs while it runs.
+pub fn modelled_memory(
+    shape: &ModelShape,
+    part: Part,
+    lora: &LoraSettings,
+    labels: usize,
+    batch: usize,
+    seq: usize,
+    precision: Precision,
+) -> u64 {
+    let element = precision.bytes() as u64;
+    let linears: Vec<_> = shape.linears().into_iter().filter(|linear| part.holds(linear.block)).collect();
+    let weights: usize = linears.iter().map(|linear| linear.inputs * linear.outputs).sum();
+    let pairs = linears.iter().filter(|linear| lora.targets(&linear.name));
+    let trained: usize = pairs.map(|linear| lora.rank * (linear.inputs + linear.outputs)).sum();
+    let embedding = if matches!(part, Part::Back(_)) { 0 } else { shape.vocab * shape.hidden };
+    let head = if part.holds(None) { labels * (shape.hidden + 1) } else { 0 };
+    let kept: usize = linears.iter().map(|linear| linear.inputs + linear.outputs).sum();
+    let blocks = part.blocks(shape.blocks).len();
+    let tokens = (batch * seq) as u64;
+    let attention = (blocks * shape.heads * seq) as u64 * (element + 4);
+    let norms = (2 * blocks * shape.hidden) as u64 * 2 * 4;
+    (weights + embedding) as u64 * element
+        + (trained + head) as u64 * 4 * 4
+        + tokens * (kept as u64 * element + attention + norms)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::models::golden::{json, load, real_model};
+
+    #[derive(Deserialize)]
+    struct Figures {
+        model: String,
+        batch: usize,
+        seq: usize,
+        rank: usize,
+        labels: usize,
+        targets: Vec<String>,
+        forward: f64,
+        train: f64,
+        cuts: Vec<CutFigures>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct CutFigures {
+        cut_layer: usize,
+        front_forward: f64,
+        back_forward: f64,
+        front_train: f64,
+        back_train: f64,
+    }
+
+    fn query_value(targets: Vec<String>, rank: usize) -> LoraSettings {
+        LoraSettings { rank, alpha: 16.0, dropout: 0.0, rs_lora: false, target_modules: targets }
+    }
+
+    fn assert_within_one_percent(what: &str, found: f64, expected: f64) {
+        assert!((found - expected).abs() <= 0.01 * expected, "{what}: {found} FLOPs, flop_counter has {expected}");
+    }
+
+    #[test]
+    fn flops_are_those_of_torch_flop_counter_within_one_percent() {
+        for figures in json::<Vec<Figures>>("flops.json") {
+            let base = load(&real_model(&figures.model));
+            let lora = query_value(figures.targets, figures.rank);
+            let args = |part| (base.shape(), part, &lora, figures.labels, figures.batch, figures.seq);
+            let forward = |part| {
+                let (shape, part, lora, labels, batch, seq) = args(part);
+                forward(shape, part, lora, labels, batch, seq)
+            };
+            let train = |part| {
+                let (shape, part, lora, labels, batch, seq) = args(part);
+                train(shape, part, lora, labels, batch, seq)
+            };
+            assert_within_one_percent("forward", forward(Part::Whole), figures.forward);
+            assert_within_one_percent("train", train(Part::Whole), figures.train);
+            for cut in figures.cuts {
+                let (front, back) = (Part::Front(cut.cut_layer), Part::Back(cut.cut_layer));
+                assert_within_one_percent("front forward", forward(front), cut.front_forward);
+                assert_within_one_percent("back forward", forward(back), cut.back_forward);
+                assert_within_one_percent("front train", train(front), cut.front_train);
+                assert_within_one_percent("back train", train(back), cut.back_train);
+            }
+        }
+    }
+
+    #[test]
+    fn the_halves_of_a_model_cost_what_the_whole_costs() {
+        let base = load(&real_model("minilm"));
+        let lora = query_value(vec!["query".into(), "value".into()], 8);
+        let cost = |part| train(base.shape(), part, &lora, 2, 4, 32);
+        for cut_layer in 1..=6 {
+            // Exactly: block 0 has trained layers, so the whole computes the gradient at every cut too.
+            let both = cost(Part::Front(cut_layer)) + cost(Part::Back(cut_layer));
+            assert!((both - cost(Part::Whole)).abs() < 1.0);
+        }
+    }
+
+    #[test]
+    fn modelled_memory_falls_with_the_part_and_with_the_precision() {
+        let base = load(&real_model("minilm"));
+        let lora = query_value(vec!["query".into(), "value".into()], 8);
+        let memory = |part, precision| modelled_memory(base.shape(), part, &lora, 2, 16, 64, precision);
+        let whole = memory(Part::Whole, Precision::F32);
+        // 22.5 million weights and the embedding in F32 are 90 MB of it.
+        assert!(whole > 90_000_000 && whole < 1_000_000_000, "{whole}");
+        assert!(memory(Part::Front(2), Precision::F32) < whole);
+        assert!(memory(Part::Whole, Precision::BF16) < whole * 6 / 10);
+    }
+}

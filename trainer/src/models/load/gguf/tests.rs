@@ -1,0 +1,221 @@
+use std::fs;
+
+use serde_json::{Value as Json, json};
+use tch::{Device, Tensor};
+use tempfile::TempDir;
+
+use super::*;
+use crate::models::{
+    Base, LoraSettings, Model, Precision, Tokens,
+    golden::{file, load, real_model},
+};
+
+const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu };
+
+/// Writes GGUF version 3 by its specification.
+#[derive(Default)]
+struct Writer {
+    entries: Vec<Vec<u8>>,
+    infos: Vec<Vec<u8>>,
+    data: Vec<u8>,
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+impl Writer {
+    fn number(mut self, key: &str, value: u32) -> Self {
+        self.entries.push([text(key), 4u32.to_le_bytes().into(), value.to_le_bytes().into()].concat());
+        self
+    }
+
+    fn float(mut self, key: &str, value: f32) -> Self {
+        self.entries.push([text(key), 6u32.to_le_bytes().into(), value.to_le_bytes().into()].concat());
+        self
+    }
+
+    fn word(mut self, key: &str, value: &str) -> Self {
+        self.entries.push([text(key), 8u32.to_le_bytes().into(), text(value)].concat());
+        self
+    }
+
+    fn tensor(mut self, name: &str, shape: &[usize], type_id: u32, bytes: &[u8]) -> Self {
+        let mut info = [text(name), (shape.len() as u32).to_le_bytes().into()].concat();
+        shape.iter().rev().for_each(|&n| info.extend((n as u64).to_le_bytes()));
+        info.extend(type_id.to_le_bytes());
+        info.extend((self.data.len() as u64).to_le_bytes());
+        self.infos.push(info);
+        self.data.extend(bytes);
+        self.data.resize(self.data.len().next_multiple_of(32), 0);
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = [b"GGUF".as_slice(), &3u32.to_le_bytes()].concat();
+        bytes.extend((self.infos.len() as u64).to_le_bytes());
+        bytes.extend((self.entries.len() as u64).to_le_bytes());
+        bytes.extend(self.entries.concat());
+        bytes.extend(self.infos.concat());
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.extend(&self.data);
+        bytes
+    }
+}
+
+fn header_of_tiny_llama() -> Writer {
+    Writer::default()
+        .word("general.architecture", "llama")
+        .number("llama.embedding_length", 24)
+        .number("llama.feed_forward_length", 40)
+        .number("llama.block_count", 3)
+        .number("llama.attention.head_count", 4)
+        .number("llama.attention.head_count_kv", 2)
+        .number("llama.attention.key_length", 16)
+        .number("llama.context_length", 64)
+        .float("llama.attention.layer_norm_rms_epsilon", 1e-5)
+        .float("llama.rope.freq_base", 10_000.0)
+}
+
+/// The tiny Llama as llama.cpp would convert it: other names, query and key rows interleaved.
+fn tiny_llama() -> Writer {
+    let names = [
+        ("embed_tokens", "token_embd"),
+        ("layers.", "blk."),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    let mut writer = header_of_tiny_llama();
+    for (name, weight) in Tensor::read_safetensors(file("tiny-llama/model.safetensors")).unwrap() {
+        let gguf = names.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
+        let gguf = if gguf == "norm.weight" { "output_norm.weight".to_owned() } else { gguf };
+        let weight = match name.rsplit('.').nth(1).unwrap() {
+            "q_proj" => weight.view([4, 2, 8, 24]).transpose(1, 2).reshape([64, 24]),
+            "k_proj" => weight.view([2, 2, 8, 24]).transpose(1, 2).reshape([32, 24]),
+            _ => weight,
+        };
+        let shape: Vec<usize> = weight.size().iter().map(|&n| n as usize).collect();
+        let numbers = Vec::<f32>::try_from(weight.flatten(0, -1)).unwrap();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        writer = writer.tensor(&gguf, &shape, 0, &bytes);
+    }
+    writer
+}
+
+/// Writes `bytes` to a file of its own and loads it.
+fn load_bytes(bytes: &[u8]) -> Result<Base, LoadError> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    Base::load(&path, OPTIONS)
+}
+
+/// The sentence with which loading fails, from the file's name on.
+fn sentence(bytes: &[u8]) -> String {
+    let sentence = load_bytes(bytes).unwrap_err().to_string();
+    sentence[sentence.find("model.gguf").unwrap()..].to_owned()
+}
+
+#[test]
+fn a_gguf_file_gives_the_bits_of_the_folder_it_was_made_from() {
+    let folder = TempDir::new().unwrap();
+    let config = fs::read(file("tiny-llama/config.json")).unwrap();
+    let mut config: Json = serde_json::from_slice(&config).unwrap();
+    config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 10000.0});
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    fs::copy(file("tiny-llama/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let lora =
+        LoraSettings { rank: 1, alpha: 1.0, dropout: 0.0, rs_lora: false, target_modules: vec!["q_proj".into()] };
+    let tokens = Tokens::right_padded(&[&[5, 9, 7, 33], &[8, 6]], 0, Device::Cpu);
+    let logits = |base| Model::new(base, &lora, 3, 1).unwrap().forward(&tokens, None);
+    let expected = logits(load(folder.path()));
+    assert!(logits(load_bytes(&tiny_llama().bytes()).unwrap()).equal(&expected));
+}
+
+#[test]
+fn smollm2_is_read_from_its_folder_with_shape_and_padding_token() {
+    let base = load(&real_model("smollm2"));
+    let shape = base.shape();
+    assert_eq!((shape.blocks, shape.hidden, shape.heads, shape.kv_heads), (30, 576, 9, 3));
+    assert_eq!((shape.head_dim, shape.intermediate, shape.vocab, shape.max_positions), (64, 1536, 49152, 8192));
+    assert_eq!(base.pad_token_id(), 2);
+}
+
+#[test]
+fn the_tokenizer_of_smollm2_splits_digits_keeps_bytes_and_finds_special_tokens() {
+    let loaded = super::super::load_tokenizer(&real_model("smollm2")).unwrap();
+    let encoding = |text: &str| loaded.tokenizer.encode(text, true).unwrap();
+    assert_eq!(encoding("Year 2025").get_tokens(), ["Year", "Ġ", "2", "0", "2", "5"]);
+    assert_eq!(encoding("<|im_start|>user").get_ids()[0], 1);
+    let text = "Grüße, 世界! \u{1f680}\n\tTabs  and   spaces 3.14";
+    assert_eq!(loaded.tokenizer.decode(encoding(text).get_ids(), false).unwrap(), text);
+    assert_eq!(loaded.pad_id, 2);
+    loaded.check(load(&real_model("smollm2")).shape()).unwrap();
+}
+
+#[test]
+fn no_truncated_or_spoilt_gguf_file_makes_loading_panic() {
+    let writer = tiny_llama();
+    let bytes = writer.bytes();
+    let header = bytes.len() - writer.data.len();
+    assert!(load_bytes(&bytes).is_ok());
+    for at in (0..header).step_by(13) {
+        assert!(load_bytes(&bytes[..at]).is_err(), "cut at {at}");
+        for change in [0x01, 0x28, 0xff] {
+            let mut spoilt = bytes.clone();
+            spoilt[at] ^= change;
+            drop(load_bytes(&spoilt)); // a changed float is no error
+        }
+    }
+    assert!(sentence(&bytes[..bytes.len() - 32]).contains("ends at byte"));
+}
+
+#[test]
+fn a_header_that_claims_more_than_the_file_holds_is_refused() {
+    let mut bytes = tiny_llama().bytes();
+    bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    let found = sentence(&bytes);
+    assert!(found.starts_with("model.gguf is truncated or corrupt: it claims 18446744073709551615 tensors"), "{found}");
+    let mut bytes = tiny_llama().bytes();
+    bytes[24..32].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    assert!(sentence(&bytes).contains("it claims 1099511627776 characters of text, but only"));
+}
+
+#[test]
+fn what_is_no_gguf_is_refused() {
+    assert_eq!(sentence(b"PK\x03\x04...."), "model.gguf is truncated or corrupt: it does not start with GGUF");
+    let mut bytes = tiny_llama().bytes();
+    bytes[4] = 1;
+    assert_eq!(sentence(&bytes), "model.gguf is truncated or corrupt: its GGUF version is 1; supported are 2 and 3");
+}
+
+#[test]
+fn other_quantisations_are_refused_by_name() {
+    let bytes = |type_id| header_of_tiny_llama().tensor("token_embd.weight", &[64, 24], type_id, &[0; 9000]).bytes();
+    let found = sentence(&bytes(14));
+    assert_eq!(found, "model.gguf has elements of type Q6_K; supported are F32, F16, BF16, Q8_0 and Q4_1");
+    assert!(sentence(&bytes(40)).contains("number 40"));
+}
+
+#[test]
+fn tensors_and_settings_that_llama_does_not_have_are_refused_by_name() {
+    let extra = tiny_llama().tensor("blk.0.attn_q.bias", &[64], 0, &[0; 256]);
+    assert_eq!(
+        sentence(&extra.bytes()),
+        "model.gguf cannot be used: its tensor blk.0.attn_q.bias is not part of a Llama model as it is supported here"
+    );
+    let scaled = tiny_llama().word("llama.rope.scaling.type", "yarn");
+    assert!(sentence(&scaled.bytes()).contains("its rope scaling is \"yarn\""));
+    let partial = tiny_llama().number("llama.rope.dimension_count", 8);
+    assert!(sentence(&partial.bytes()).contains("it rotates 8 dimensions of heads"));
+    let mut other = Writer::default().word("general.architecture", "mamba");
+    other.data = vec![0; 64];
+    assert!(sentence(&other.bytes()).starts_with("model.gguf describes a model of architecture mamba; supported are"));
+}

@@ -1,0 +1,277 @@
+use serde_json::{Value, json};
+use tch::Device;
+use tempfile::TempDir;
+
+use super::{super::base::Precision, *};
+use crate::models::golden::{file, real_model};
+
+const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu };
+
+/// A copy of a tiny model that a test may spoil.
+struct Copied(TempDir);
+
+impl Copied {
+    fn of(model: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        for entry in fs::read_dir(file(model)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn weights(&self) -> Vec<u8> {
+        fs::read(self.0.path().join("model.safetensors")).unwrap()
+    }
+
+    fn set_weights(&self, bytes: &[u8]) {
+        fs::write(self.0.path().join("model.safetensors"), bytes).unwrap();
+    }
+
+    /// Changes the safetensors header and keeps the bytes of the tensors.
+    fn edit_header(&self, edit: impl Fn(&mut Value)) {
+        let bytes = self.weights();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let mut header = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        edit(&mut header);
+        let header = serde_json::to_vec(&header).unwrap();
+        self.set_weights(&[&(header.len() as u64).to_le_bytes(), &header[..], &bytes[8 + length..]].concat());
+    }
+
+    fn edit_config(&self, edit: impl Fn(&mut Value)) {
+        let path = self.0.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        edit(&mut config);
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// The sentence with which loading fails, without the folder's name.
+    fn sentence(&self) -> String {
+        sentence(self.0.path())
+    }
+}
+
+fn sentence(path: &Path) -> String {
+    let error = Base::load(path, OPTIONS).unwrap_err().to_string();
+    error.replace(&format!("{}/", path.display()), "").replace(&path.display().to_string(), "MODEL")
+}
+
+const QUERY: &str = "encoder.layer.1.attention.self.query.weight";
+
+#[test]
+fn a_truncated_safetensors_file_is_refused() {
+    let model = Copied::of("tiny-bert");
+    let bytes = model.weights();
+    model.set_weights(&bytes[..bytes.len() - 4]);
+    let found = model.sentence();
+    assert!(found.starts_with("model.safetensors is truncated or corrupt: its header describes "), "{found}");
+    model.set_weights(&bytes[..5]);
+    assert_eq!(
+        model.sentence(),
+        "model.safetensors is truncated or corrupt: it has 5 bytes, too few for a safetensors header"
+    );
+}
+
+#[test]
+fn a_header_that_lies_about_its_length_is_refused() {
+    let model = Copied::of("tiny-bert");
+    let mut bytes = model.weights();
+    bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    model.set_weights(&bytes);
+    let found = model.sentence();
+    assert!(found.contains("its header claims 18446744073709551615 bytes, the file has"), "{found}");
+}
+
+#[test]
+fn a_header_that_lies_about_a_tensor_is_refused() {
+    for edit in [
+        |tensor: &mut Value| tensor["shape"] = json!([24, 23]),
+        |tensor: &mut Value| tensor["shape"] = json!([u64::MAX, u64::MAX]),
+        |tensor: &mut Value| tensor["data_offsets"] = json!([0, 2304]),
+        |tensor: &mut Value| tensor["data_offsets"] = json!([u64::MAX - 1, u64::MAX]),
+        |tensor: &mut Value| tensor["dtype"] = json!("F99"),
+    ] {
+        let model = Copied::of("tiny-bert");
+        model.edit_header(|header| edit(&mut header[QUERY]));
+        let found = model.sentence();
+        assert!(found.starts_with("model.safetensors is truncated or corrupt: its header is wrong: "), "{found}");
+    }
+}
+
+#[test]
+fn no_spoilt_safetensors_header_makes_loading_panic() {
+    let model = Copied::of("tiny-bert");
+    let bytes = model.weights();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for at in (0..header).step_by(23) {
+        model.set_weights(&bytes[..at]);
+        assert!(Base::load(model.0.path(), OPTIONS).is_err(), "cut at {at}");
+        let mut spoilt = bytes.clone();
+        spoilt[at] ^= 0x15;
+        model.set_weights(&spoilt);
+        drop(Base::load(model.0.path(), OPTIONS)); // a changed name in `__metadata__` is no error
+    }
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let model = Copied::of("tiny-bert");
+    model.edit_header(|header| {
+        let header = header.as_object_mut().unwrap();
+        let tensor = header.remove(QUERY).unwrap();
+        header.insert("something.else".into(), tensor);
+    });
+    assert_eq!(model.sentence(), format!("MODEL holds no tensor bert.{QUERY}, which its configuration asks for"));
+}
+
+#[test]
+fn a_shape_that_the_configuration_does_not_ask_for_is_named() {
+    let model = Copied::of("tiny-bert");
+    model.edit_config(|config| config["intermediate_size"] = json!(41));
+    assert_eq!(
+        model.sentence(),
+        "tensor bert.encoder.layer.0.intermediate.dense.weight in model.safetensors has shape [40, 24]; \
+         the configuration asks for [41, 24]"
+    );
+}
+
+#[test]
+fn an_element_type_that_is_no_float_is_named() {
+    let model = Copied::of("tiny-bert");
+    model.edit_header(|header| header[QUERY]["dtype"] = json!("I32"));
+    assert_eq!(
+        model.sentence(),
+        format!("tensor bert.{QUERY} in model.safetensors has elements of type I32; supported are F32, F16 and BF16")
+    );
+}
+
+#[test]
+fn a_bert_without_pooler_is_refused() {
+    let model = Copied::of("tiny-bert");
+    model.edit_header(|header| {
+        let header = header.as_object_mut().unwrap();
+        let tensor = header.remove("pooler.dense.weight").unwrap();
+        header.insert("something.else".into(), tensor);
+    });
+    assert!(model.sentence().starts_with("MODEL cannot be used: it holds no pooler"), "{}", model.sentence());
+}
+
+#[test]
+fn a_model_of_an_architecture_we_lack_is_refused_by_name() {
+    let model = Copied::of("tiny-bert");
+    model.edit_config(|config| config["model_type"] = json!("mamba"));
+    assert_eq!(
+        model.sentence(),
+        "config.json describes a model of architecture mamba; supported are BERT and Llama (also SmolLM2 and TinyLlama)"
+    );
+}
+
+#[test]
+fn what_a_configuration_asks_for_and_we_lack_is_refused() {
+    let refused = |model: &str, key: &str, value: Value| {
+        let model = Copied::of(model);
+        model.edit_config(|config| config[key] = value.clone());
+        model.sentence()
+    };
+    assert_eq!(
+        refused("tiny-bert", "hidden_act", json!("relu")),
+        "config.json cannot be used: hidden_act is \"relu\"; for BERT only \"gelu\" is supported"
+    );
+    assert_eq!(
+        refused("tiny-bert", "num_attention_heads", json!(0)),
+        "config.json cannot be used: hidden_size 24 is not a multiple of num_attention_heads 0"
+    );
+    assert_eq!(
+        refused("tiny-llama", "num_key_value_heads", json!(3)),
+        "config.json cannot be used: num_attention_heads 4 is not a multiple of num_key_value_heads 3"
+    );
+    assert_eq!(
+        refused("tiny-llama", "rope_parameters", json!({"rope_type": "yarn", "factor": 4.0})),
+        "config.json cannot be used: its rope scaling is \"yarn\"; supported are default, linear and llama3"
+    );
+    assert_eq!(
+        refused("tiny-llama", "head_dim", json!(1u64 << 40)),
+        "config.json cannot be used: its width of a head is 1099511627776; it must lie between 1 and 2147483648"
+    );
+    assert_eq!(
+        refused("tiny-bert", "pad_token_id", json!(61)),
+        "config.json cannot be used: its padding token 61 has no row in the embedding of 61"
+    );
+    assert!(refused("tiny-llama", "hidden_size", json!(-1)).starts_with("config.json is not what it should be: "));
+}
+
+#[test]
+fn a_path_without_a_model_is_refused() {
+    let folder = TempDir::new().unwrap();
+    assert_eq!(
+        sentence(folder.path()),
+        "MODEL holds no model; expected config.json with model.safetensors (or model.safetensors.index.json), or one \
+         .gguf file"
+    );
+    for name in ["a.gguf", "b.GGUF"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    assert_eq!(sentence(folder.path()), "MODEL holds 2 .gguf files; name the one that is meant");
+    assert!(sentence(&folder.path().join("nowhere")).contains("cannot be read"));
+}
+
+#[test]
+fn a_shard_index_may_not_point_out_of_its_folder() {
+    for shard in ["../tiny-bert/model.safetensors", "/etc/passwd", "a/b", ""] {
+        let model = Copied::of("tiny-llama-sharded");
+        let index = json!({"weight_map": {"a": shard}}).to_string();
+        fs::write(model.0.path().join("model.safetensors.index.json"), index).unwrap();
+        let found = model.sentence();
+        assert!(found.contains("it names a file outside the folder"), "{shard}: {found}");
+    }
+}
+
+#[test]
+fn a_missing_shard_is_named() {
+    let model = Copied::of("tiny-llama-sharded");
+    fs::remove_file(model.0.path().join("model-00002-of-00004.safetensors")).unwrap();
+    assert!(model.sentence().starts_with("model-00002-of-00004.safetensors cannot be read: "), "{}", model.sentence());
+}
+
+#[test]
+fn the_hash_follows_every_byte_of_weights_and_configuration() {
+    let model = Copied::of("tiny-bert");
+    let hash = || Base::load(model.0.path(), OPTIONS).unwrap().hash();
+    let first = hash();
+    assert_eq!((first.len(), hash()), (64, first.clone()));
+    let mut bytes = model.weights();
+    *bytes.last_mut().unwrap() ^= 1;
+    model.set_weights(&bytes);
+    let second = hash();
+    assert_ne!(first, second);
+    model.edit_config(|config| config["pad_token_id"] = json!(1));
+    assert_ne!(second, hash());
+}
+
+#[test]
+fn the_tokenizer_of_minilm_neither_pads_nor_truncates() {
+    let loaded = load_tokenizer(&real_model("minilm")).unwrap();
+    let ids = |text: &str| loaded.tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+    // BERT's uncased vocabulary: [CLS] hello , world ! [SEP].
+    assert_eq!(ids("Hello, world!"), [101, 7592, 1010, 2088, 999, 102]);
+    assert_eq!(ids(&"word ".repeat(300)).len(), 302);
+    assert_eq!(loaded.pad_id, 0);
+}
+
+#[test]
+fn a_tokenizer_and_a_model_that_disagree_are_refused() {
+    let loaded = load_tokenizer(&real_model("minilm")).unwrap();
+    let tiny = Base::load(&file("tiny-bert"), OPTIONS).unwrap();
+    assert_eq!(
+        loaded.check(tiny.shape()).unwrap_err().to_string(),
+        "tokenizer and model disagree: the tokenizer's largest token id is 30521, the model's embedding has 61 rows"
+    );
+    let minilm = Base::load(&real_model("minilm"), OPTIONS).unwrap();
+    loaded.check(minilm.shape()).unwrap();
+}
+
+#[test]
+fn a_folder_without_tokenizer_is_refused() {
+    let found = load_tokenizer(&file("tiny-bert")).unwrap_err().to_string();
+    assert!(found.contains("tokenizer.json cannot be read"), "{found}");
+}
