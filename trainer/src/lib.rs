@@ -3,7 +3,9 @@
 
 pub mod data;
 pub mod events;
+pub mod logs;
 pub mod models;
+pub mod progress;
 pub mod random;
 pub mod report;
 

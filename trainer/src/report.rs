@@ -7,7 +7,7 @@ mod files;
 mod html;
 mod measures;
 mod table;
-mod units;
+pub(crate) mod units;
 mod words;
 
 #[cfg(test)]
@@ -30,8 +30,9 @@ const RESULTS: &str = "results.json";
 const ROUNDS: &str = "rounds.csv";
 const PAGE: &str = "report.html";
 
-/// Why a report cannot be read or written.
+/// Why a report cannot be read or written; each variant's sentence says which file.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum ReportError {
     /// Neither the folder nor one level below it has results.
     #[error("{} holds no results: expected {RESULTS} in it, or in a folder directly below it", .0.display())]

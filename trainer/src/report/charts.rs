@@ -12,6 +12,7 @@ use serde::Serialize;
 pub(crate) use bars::{Bar, Segment, bars};
 pub(crate) use curves::{Axis, AxisScale, Curves, Placement, Series, curves};
 pub(crate) use dots::{Panel, dots};
+pub(crate) use labels::shorten;
 
 /// A chart that is ready to be drawn. Lengths are in user units, one CSS pixel at full size.
 #[derive(Debug, Serialize)]

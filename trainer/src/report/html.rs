@@ -26,7 +26,8 @@ struct Page<'a> {
     headline: String,
     failures: Vec<(&'a str, String)>,
     cautions: Vec<String>,
-    runs: Vec<Entry>,
+    /// The runs that have curves.
+    drawn: Vec<Entry>,
     overview: Drawing,
     measures: Vec<tables::Measured>,
     labels: Vec<tables::LabelScores>,
@@ -88,7 +89,7 @@ fn page<'a>(ordered: &[&'a RunReport], labels: &'a [String], runs: &[Run]) -> Pa
         headline: words::headline(ordered, labels),
         failures: words::failures(ordered, labels),
         cautions: words::cautions(ordered),
-        runs: runs.iter().map(Run::entry).collect(),
+        drawn: runs.iter().filter(|run| !run.report.rounds.is_empty()).map(Run::entry).collect(),
         overview: figures::overview(runs),
         measures: tables::measured(runs),
         labels: tables::label_scores(runs),
@@ -143,7 +144,7 @@ fn summary(reports: &[&RunReport]) -> String {
         (Some(low), Some(high)) => Some(format!("{} to {} {many}", units::count(*low), units::count(*high))),
         _ => None,
     };
-    let rounds = reports.iter().map(|report| report.rounds.len() as u64).collect();
+    let rounds = reports.iter().map(|report| report.rounds.len() as u64).filter(|rounds| *rounds > 0).collect();
     let clients = reports.iter().map(|report| report.clients.len() as u64).filter(|clients| *clients > 0).collect();
     let seeds = distinct(reports.iter().map(|report| report.seed));
     let seeds = match seeds[..] {

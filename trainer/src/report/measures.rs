@@ -45,7 +45,7 @@ pub(crate) fn is_baseline(framework: FrameworkName) -> bool {
     }
 }
 
-/// For each run whether it has the best figure; nobody has where fewer than two compete.
+/// For each run whether it has the best figure; nobody has where all that compete are equal.
 pub(crate) fn best(reports: &[&RunReport], better: Better, figure: impl Fn(&RunReport) -> Option<f64>) -> Vec<bool> {
     let figures: Vec<Option<f64>> = reports
         .iter()
@@ -56,7 +56,7 @@ pub(crate) fn best(reports: &[&RunReport], better: Better, figure: impl Fn(&RunR
         Better::Larger => known().max_by(f64::total_cmp),
         Better::Smaller => known().min_by(f64::total_cmp),
     };
-    let contested = known().count() > 1;
+    let contested = known().any(|figure| Some(figure) != winner);
     figures.iter().map(|figure| contested && figure.is_some() && *figure == winner).collect()
 }
 

@@ -17,6 +17,13 @@ pub(crate) fn flops(value: f64) -> String {
     scaled(value, &FLOPS)
 }
 
+/// A round number on an axis: `10.0 MB` as `10 MB`, and zero without a unit.
+pub(crate) fn tick(figure: &str) -> String {
+    let (digits, unit) = figure.split_once(' ').unwrap_or((figure, ""));
+    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    if digits == "0" { digits.into() } else { format!("{digits} {unit}").trim_end().into() }
+}
+
 /// `0.8604` as `86.0 %`.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", share * 100.0) } else { NONE.into() }
@@ -68,6 +75,9 @@ fn scaled(value: f64, units: &[&str]) -> String {
         scaled /= 1000.0;
         unit += 1;
     }
+    if scaled >= 999_500.0 {
+        return format!("{scaled:.2e} {}", units[unit]);
+    }
     let decimals = match scaled {
         _ if unit == 0 => 0,
         small if small < 9.995 => 2,
@@ -94,6 +104,12 @@ mod tests {
     fn flops_past_the_last_unit_stay_in_it() {
         assert_eq!(flops(3.2e12), "3.20 TFLOP");
         assert_eq!(flops(5e25), "50000 ZFLOP");
+        assert_eq!(flops(1e300), "1.00e279 ZFLOP");
+    }
+
+    #[test]
+    fn round_numbers_on_an_axis_lose_their_zeros() {
+        assert_eq!([tick("10.0 MB"), tick("5.00 TFLOP"), tick("500 kB"), tick("0 B")], ["10 MB", "5 TFLOP", "500 kB", "0"]);
     }
 
     #[test]

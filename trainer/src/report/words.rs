@@ -138,54 +138,60 @@ fn above_majority(run: &RunReport) -> String {
 fn winners(runs: &[&RunReport], labels: &[String]) -> String {
     let of = |better, figure: fn(&RunReport) -> Option<f64>| {
         let best = measures::best(runs, better, figure);
-        best.iter().enumerate().filter_map(|(at, best)| best.then_some(at)).collect::<Vec<_>>()
+        let winners: Vec<usize> = best.iter().enumerate().filter_map(|(at, best)| best.then_some(at)).collect();
+        // Where all are equal nobody is best, and the figure is anyone's.
+        let shown = winners.first().copied().or_else(|| runs.iter().position(|run| measures::competes(run)));
+        (winners, shown.and_then(|at| figure(runs[at])).unwrap_or(f64::NAN))
     };
-    let accurate = of(Better::Larger, |run| Some(run.final_figures.accuracy));
-    let frugal = of(Better::Smaller, |run| Some(measures::payload(run)));
-    let light = of(Better::Smaller, |run| Some(run.totals.client_flops));
-    let accuracy = first(&accurate, runs).map_or(units::NONE.into(), |run| units::percent(run.final_figures.accuracy));
-    let payload = first(&frugal, runs).map_or(units::NONE.into(), |run| units::bytes(measures::payload(run)));
-    let flops = first(&light, runs).map_or(units::NONE.into(), |run| units::flops(run.totals.client_flops));
-    let named = |winners: &[usize]| names(winners, runs, labels);
+    let (accurate, accuracy) = of(Better::Larger, |run| Some(run.final_figures.accuracy));
+    let (frugal, payload) = of(Better::Smaller, |run| Some(measures::payload(run)));
+    let (light, flops) = of(Better::Smaller, |run| Some(run.totals.client_flops));
+    let (accuracy, payload, flops) = (units::percent(accuracy), units::bytes(payload), units::flops(flops));
+    let [best, sender, computer] = [&accurate, &frugal, &light].map(|winners| names(winners, runs, labels));
     if accurate.len() == 1 && accurate == frugal && accurate == light {
         return format!(
             "{} is best on all three measures: {accuracy} accuracy, {payload} of payload, {flops} of client compute.",
-            named(&accurate)
+            best.text
         );
     }
     format!(
-        "{} {} the most accurate ({accuracy}); {} {} the fewest bytes ({payload}); {} {} the least on {} clients ({flops}).",
-        named(&accurate),
-        verb(&accurate, "is", "are"),
-        named(&frugal),
-        verb(&frugal, "exchanges", "exchange"),
-        named(&light),
-        verb(&light, "computes", "compute"),
-        verb(&light, "its", "their"),
+        "{} {} most accurate ({accuracy}), {} {} the fewest bytes ({payload}), and {} {} the least on {} clients ({flops}).",
+        best.text,
+        best.verb("is", "are"),
+        sender.text,
+        sender.verb("exchanges", "exchange"),
+        computer.text,
+        computer.verb("computes", "compute"),
+        computer.verb("its", "their"),
     )
 }
 
-fn first<'a>(winners: &[usize], runs: &[&'a RunReport]) -> Option<&'a RunReport> {
-    winners.first().map(|at| runs[*at])
-}
-
-fn verb(winners: &[usize], one: &'static str, many: &'static str) -> &'static str {
-    if winners.len() == 1 { one } else { many }
-}
-
-/// `FedLLM`, `FedLLM and KD-FedLLM`, or a number where listing them would tire; the run's label where its framework ran twice.
-fn names(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> String {
-    let name = |at: &usize| {
-        let framework = runs[*at].framework;
-        let alone = runs.iter().filter(|run| run.framework == framework).count() == 1;
-        if alone { framework.to_string() } else { format!("{framework} ({})", labels[*at]) }
+/// `FedLLM`, `FedLLM and KD-FedLLM`; the run's label too, where it alone wins among several of its framework.
+fn names(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> Subject {
+    let of = |framework| winners.iter().copied().filter(move |at| runs[*at].framework == framework);
+    let name = |framework| -> Option<String> {
+        let first = of(framework).next()?;
+        let ran = runs.iter().filter(|run| run.framework == framework).count();
+        let alone = ran > 1 && of(framework).count() == 1;
+        Some(if alone { format!("{framework} ({})", labels[first]) } else { framework.to_string() })
     };
-    match winners {
-        [] => "No run".into(),
-        [one] => name(one),
-        [one, two] => format!("{} and {}", name(one), name(two)),
-        [one, two, three] => format!("{}, {} and {}", name(one), name(two), name(three)),
-        many => format!("{} runs alike", many.len()),
+    let names: Vec<String> = FrameworkName::ALL.into_iter().filter_map(name).collect();
+    match names.split_last() {
+        None => Subject { text: "All".into(), many: true },
+        Some((one, [])) => Subject { text: one.clone(), many: false },
+        Some((last, others)) => Subject { text: format!("{} and {last}", others.join(", ")), many: true },
+    }
+}
+
+/// Who a sentence is about.
+struct Subject {
+    text: String,
+    many: bool,
+}
+
+impl Subject {
+    fn verb(&self, one: &'static str, many: &'static str) -> &'static str {
+        if self.many { many } else { one }
     }
 }
 

@@ -17,7 +17,7 @@ const TOP: f64 = 14.0;
 const BOTTOM: f64 = HEIGHT - 46.0;
 /// Where the plot ends if names stand in the margin, and if they stand in the plot.
 const RIGHT_BESIDE_NAMES: f64 = WIDTH - 128.0;
-const RIGHT: f64 = WIDTH - 14.0;
+const RIGHT: f64 = WIDTH - 24.0;
 /// With more rounds than this only the last point of a line is drawn.
 const MOST_POINTS: usize = 25;
 

@@ -6,7 +6,7 @@ use super::{Drawing, Mark, Style, labels, scale::Scale};
 const WIDTH: f64 = 1060.0;
 const NAMES: f64 = 168.0;
 const GAP: f64 = 26.0;
-const HEAD: f64 = 40.0;
+const HEAD: f64 = 54.0;
 const ROW: f64 = 27.0;
 const FOOT: f64 = 26.0;
 
@@ -47,7 +47,7 @@ fn middle(row: usize) -> f64 {
 fn draw(panel: &Panel, rows: &[(String, Style)], (left, right): (f64, f64)) -> Vec<Mark> {
     let known = panel.figures.iter().flatten().copied();
     let figures = known.chain(panel.reference.iter().map(|(level, _)| *level));
-    let span = (left + 6.0, right - 6.0);
+    let span = (left + 10.0, right - 22.0);
     let scale = if panel.logarithmic { Scale::logarithmic(figures, span) } else { Scale::linear(figures, span) };
     let bottom = HEAD + ROW * rows.len() as f64;
     let mut marks = vec![
@@ -63,7 +63,7 @@ fn draw(panel: &Panel, rows: &[(String, Style)], (left, right): (f64, f64)) -> V
     }
     if let Some((place, name)) = panel.reference.as_ref().and_then(|(level, name)| Some((scale.place(*level)?, name))) {
         marks.push(Mark::line((place, HEAD - 4.0), (place, bottom), "reference"));
-        marks.push(Mark::text((place + 5.0, HEAD - 10.0), "tick", name));
+        marks.push(Mark::text((place, HEAD - 7.0), "tick middle", name));
     }
     for row in 0..rows.len() {
         marks.extend(draw_row(panel, &scale, rows, row, (left, right)));

@@ -37,7 +37,7 @@ pub(super) fn overview(runs: &[Run]) -> Drawing {
             title: "Client compute",
             hint: "FLOPs of all clients · less is better",
             show: units::flops,
-            tick: units::flops,
+            tick: flops_tick,
             logarithmic: wide(runs),
             ..panel(runs, Better::Smaller, |run| measures::scores(run).map(|_| run.totals.client_flops))
         },
@@ -53,7 +53,7 @@ fn panel(runs: &[Run], better: Better, figure: fn(&RunReport) -> Option<f64>) ->
         title: "",
         hint: "",
         show: units::bytes,
-        tick: units::bytes,
+        tick: bytes_tick,
         logarithmic: false,
         figures: reports.iter().map(|report| figure(report)).collect(),
         best: measures::best(&reports, better, figure),
@@ -96,11 +96,10 @@ pub(super) fn by_round(runs: &[Run]) -> Vec<Drawing> {
 
 /// Accuracy over what it cost: payload bytes, client FLOPs.
 pub(super) fn by_cost(runs: &[Run]) -> Vec<Drawing> {
-    let chart = |id, title: &str, x: Axis, spent: fn(&RunReport) -> Vec<f64>| {
+    let chart = |id, title: &str, x: Axis, show: fn(f64) -> String, spent: fn(&RunReport) -> Vec<f64>| {
         let series = all_series(runs, spent, |report, at| report.rounds[at].accuracy, units::percent);
         let measured = series.iter().any(|series| !series.points.is_empty());
         measured.then(|| {
-            let show = x.show;
             curves(&Curves {
                 id,
                 title: title.into(),
@@ -113,12 +112,12 @@ pub(super) fn by_cost(runs: &[Run]) -> Vec<Drawing> {
             })
         })
     };
-    let bytes = Axis { caption: "payload so far, both directions", show: units::bytes, scale: AxisScale::Logarithmic };
+    let bytes = Axis { caption: "payload so far, both directions", show: bytes_tick, scale: AxisScale::Logarithmic };
     let scale = if wide(runs) { AxisScale::Logarithmic } else { AxisScale::Linear };
-    let flops = Axis { caption: "client FLOPs so far, all clients", show: units::flops, scale };
+    let flops = Axis { caption: "client FLOPs so far, all clients", show: flops_tick, scale };
     let charts = [
-        chart("accuracy-by-bytes", "Accuracy against bytes", bytes, measures::payload_by_round),
-        chart("accuracy-by-flops", "Accuracy against client compute", flops, measures::flops_by_round),
+        chart("accuracy-by-bytes", "Accuracy against bytes", bytes, units::bytes, measures::payload_by_round),
+        chart("accuracy-by-flops", "Accuracy against client compute", flops, units::flops, measures::flops_by_round),
     ];
     charts.into_iter().flatten().collect()
 }
@@ -165,7 +164,7 @@ pub(super) fn kinds(runs: &[Run]) -> Option<Kinds> {
         }
     }
     let description = "Stacked bars: payload of each run by direction and kind. The table below has the same figures.";
-    let drawing = bars("bytes-by-kind", "Payload by kind".into(), description.into(), &stacks, units::bytes);
+    let drawing = bars("bytes-by-kind", "Payload by kind".into(), description.into(), &stacks, bytes_tick);
     Some(Kinds { drawing, kinds: kinds.into_iter().map(PayloadKind::as_str).collect(), rows })
 }
 
@@ -215,6 +214,14 @@ fn whole_percent(share: f64) -> String {
     let percent = share * 100.0;
     // Ticks may lie closer than a percent.
     if (percent - percent.round()).abs() < 1e-6 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+}
+
+fn bytes_tick(bytes: f64) -> String {
+    units::tick(&units::bytes(bytes))
+}
+
+fn flops_tick(flops: f64) -> String {
+    units::tick(&units::flops(flops))
 }
 
 fn whole(figure: f64) -> String {
