@@ -32,7 +32,9 @@ impl LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter has no meaning.
-    #[error("cannot read the log filter `{filter}`: {reason}; expected a level (error, warn, info, debug, trace) or module=level")]
+    #[error(
+        "cannot read the log filter `{filter}`: {reason}; expected a level (error, warn, info, debug, trace) or module=level"
+    )]
     Filter {
         /// As it was given.
         filter: String,
@@ -71,8 +73,7 @@ where
 /// The filter, or a sentence that says what it should be.
 fn parse(format: LogFormat, filter: Option<&str>) -> Result<EnvFilter, LogError> {
     let text = filter.filter(|text| !text.trim().is_empty()).unwrap_or(format.default_filter());
-    EnvFilter::try_new(text)
-        .map_err(|error| LogError::Filter { filter: text.to_owned(), reason: error.to_string() })
+    EnvFilter::try_new(text).map_err(|error| LogError::Filter { filter: text.to_owned(), reason: error.to_string() })
 }
 
 /// Standard error, with the bars taken down for the moment of a line.
@@ -144,7 +145,8 @@ mod tests {
     #[test]
     fn a_round_is_one_json_object_with_its_figures_as_numbers() {
         let text = logged(LogFormat::Json, None, || {
-            let round = Event::RoundFinished { round: 2, accuracy: 0.82, loss: 0.44, payload_bytes: 812_304, seconds: 40.2 };
+            let round =
+                Event::RoundFinished { round: 2, accuracy: 0.82, loss: 0.44, payload_bytes: 812_304, seconds: 40.2 };
             progress::listener(ProgressMode::Traced).tell(round);
         });
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::lines;
 use crate::{
@@ -63,7 +63,9 @@ impl Board {
                 self.say(line);
             }
             Event::ClientJoined { client, joined, of } => {
-                self.run.iter().for_each(|run| run.bar.set_message(format!("{joined} of {of} clients, {client} joined")));
+                self.run
+                    .iter()
+                    .for_each(|run| run.bar.set_message(format!("{joined} of {of} clients, {client} joined")));
             }
             Event::Note { .. } | Event::ClientAbsent { .. } => self.say(line),
             Event::RunFinished { .. } => {
@@ -76,7 +78,9 @@ impl Board {
 
     /// A line above the bars; a terminal that is gone does not end the run.
     fn say(&self, line: Option<String>) {
-        line.into_iter().for_each(|line| drop(self.screen.println(line)));
+        if let Some(line) = line {
+            let _ = self.screen.println(line);
+        }
     }
 
     fn start_stage(&mut self, stage: String, of: u64) {
@@ -136,7 +140,7 @@ impl RunBar {
 /// A screen in memory, for tests.
 #[cfg(test)]
 fn screen_on(terminal: indicatif::InMemoryTerm) -> MultiProgress {
-    MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(terminal), 255))
+    MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::term_like_with_hz(Box::new(terminal), 255))
 }
 
 #[cfg(test)]
@@ -179,7 +183,9 @@ pub(super) mod tests {
         let terminal = InMemoryTerm::new(20, 120);
         let screen = screen_on(terminal.clone());
         let events_to = listener(screen, colour);
-        events.iter().for_each(|event| events_to.tell(event.clone()));
+        for event in events {
+            events_to.tell(event.clone());
+        }
         terminal.contents()
     }
 

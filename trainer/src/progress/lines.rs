@@ -77,7 +77,9 @@ mod tests {
     fn a_run_in_a_pipe_is_a_line_a_round_without_escape_codes() {
         let out = Shared::default();
         let events = listener(out.clone());
-        a_run().into_iter().for_each(|event| events.tell(event));
+        for event in a_run() {
+            events.tell(event);
+        }
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text,

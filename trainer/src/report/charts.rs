@@ -30,11 +30,33 @@ pub(crate) struct Drawing {
 #[derive(Debug, Serialize)]
 #[serde(tag = "mark", rename_all = "camelCase")]
 pub(crate) enum Mark {
-    Line { x1: f64, y1: f64, x2: f64, y2: f64, class: String },
-    Text { x: f64, y: f64, class: String, text: String },
+    Line {
+        x1: f64,
+        y1: f64,
+        x2: f64,
+        y2: f64,
+        class: String,
+    },
+    Text {
+        x: f64,
+        y: f64,
+        class: String,
+        text: String,
+    },
     /// `title` is what a pointer that rests on it shows.
-    Path { d: String, class: String, title: Option<String> },
-    Rect { x: f64, y: f64, width: f64, height: f64, class: String, title: Option<String> },
+    Path {
+        d: String,
+        class: String,
+        title: Option<String>,
+    },
+    Rect {
+        x: f64,
+        y: f64,
+        width: f64,
+        height: f64,
+        class: String,
+        title: Option<String>,
+    },
 }
 
 impl Mark {

@@ -25,10 +25,11 @@ pub(crate) fn scores(report: &RunReport) -> Option<Scores> {
     let end = &report.final_figures;
     match report.phase {
         RunPhase::Succeeded => Some(Scores { accuracy: end.accuracy, macro_f1: end.macro_f1, loss: end.loss }),
-        RunPhase::Failed => report
-            .rounds
-            .last()
-            .map(|round| Scores { accuracy: round.accuracy, macro_f1: round.macro_f1, loss: round.loss }),
+        RunPhase::Failed => report.rounds.last().map(|round| Scores {
+            accuracy: round.accuracy,
+            macro_f1: round.macro_f1,
+            loss: round.loss,
+        }),
     }
 }
 
@@ -47,10 +48,8 @@ pub(crate) fn is_baseline(framework: FrameworkName) -> bool {
 
 /// For each run whether it has the best figure; nobody has where all that compete are equal.
 pub(crate) fn best(reports: &[&RunReport], better: Better, figure: impl Fn(&RunReport) -> Option<f64>) -> Vec<bool> {
-    let figures: Vec<Option<f64>> = reports
-        .iter()
-        .map(|report| figure(report).filter(|value| competes(report) && value.is_finite()))
-        .collect();
+    let figures: Vec<Option<f64>> =
+        reports.iter().map(|report| figure(report).filter(|value| competes(report) && value.is_finite())).collect();
     let known = || figures.iter().flatten().copied();
     let winner = match better {
         Better::Larger => known().max_by(f64::total_cmp),
@@ -147,4 +146,59 @@ fn running_sum(figures: impl Iterator<Item = f64>) -> Vec<f64> {
             Some(*sum)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn payload_by_round_ends_at_the_total() {
+        for report in samples::five() {
+            assert_eq!(payload_by_round(&report).last().copied(), Some(payload(&report)));
+        }
+    }
+
+    #[test]
+    fn flops_by_round_end_at_the_total_where_every_client_took_part_in_a_round() {
+        let mut report = samples::fedllm();
+        report.rounds[1].participants.remove(0);
+        let by_round = flops_by_round(&report);
+        // Four clients of 2.1e12: three spread theirs over three rounds, one over two.
+        let expected = [3.0 * 0.7e12 + 1.05e12, 6.0 * 0.7e12 + 1.05e12, 8.4e12];
+        assert!(by_round.iter().zip(expected).all(|(spent, expected)| (spent - expected).abs() < 1.0), "{by_round:?}");
+    }
+
+    #[test]
+    fn a_failed_run_has_the_scores_of_its_last_round_or_none() {
+        let mut stopped = samples::fedllm();
+        stopped.phase = RunPhase::Failed;
+        stopped.final_figures.accuracy = 0.0;
+        assert_eq!(scores(&stopped).map(|scores| scores.accuracy), Some(0.864));
+        assert_eq!(scores(&samples::failed()), None);
+    }
+
+    #[test]
+    fn neither_baselines_nor_failed_runs_nor_what_is_not_a_number_is_best() {
+        let mut lost = samples::kd();
+        lost.final_figures.accuracy = f64::NAN;
+        let reports = [samples::fedllm(), lost, samples::split(), samples::central(), samples::failed()];
+        let runs: Vec<&RunReport> = reports.iter().collect();
+        let best = best(&runs, Better::Larger, |run| Some(run.final_figures.accuracy));
+        assert_eq!(best, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn where_all_are_equal_nobody_is_best() {
+        let (one, other) = (samples::kd(), samples::kd());
+        assert_eq!(best(&[&one, &other], Better::Smaller, |run| Some(payload(run))), [false, false]);
+    }
+
+    #[test]
+    fn wire_over_payload_is_unknown_where_nothing_was_sent() {
+        assert_eq!(wire_per_payload(&samples::central()), None);
+        // A hundredth is added to each count, rounded down.
+        assert!((wire_per_payload(&samples::fedllm()).unwrap() - 1.01).abs() < 1e-4);
+    }
 }

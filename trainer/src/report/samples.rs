@@ -289,7 +289,8 @@ fn totals(rounds: &[RoundReport], clients: &[ClientReport]) -> Totals {
 }
 
 fn final_figures(shape: &Shape, last: &RoundReport) -> FinalReport {
-    let label = |label: &str, examples, f1| LabelFigures { label: label.into(), examples, precision: f1, recall: f1, f1 };
+    let label =
+        |label: &str, examples, f1| LabelFigures { label: label.into(), examples, precision: f1, recall: f1, f1 };
     let mean = |own: [f64; 4]| own.iter().sum::<f64>() / 4.0;
     let worst = |own: [f64; 4]| {
         let (at, accuracy) = own.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).expect("four clients");

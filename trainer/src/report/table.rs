@@ -45,20 +45,22 @@ pub fn terminal_table(reports: &[RunReport], width: Option<usize>, colour: bool)
         text += &line(&columns, row, colour);
     }
     for (label, sentence) in words::failures(&runs, &labels) {
-        text += &format!("\n{label} {}\n", plain(&sentence));
+        text.extend(["\n", label, " ", &plain(&sentence), "\n"]);
     }
     text
 }
 
 fn columns(runs: &[&RunReport], labels: &[String]) -> Vec<Column> {
-    let words = |heading, cells, dispensable| Column { heading, best: vec![false; runs.len()], cells, left: true, dispensable };
-    let figures = |heading, dispensable, better, show: fn(f64) -> String, figure: fn(&RunReport) -> Option<f64>| Column {
-        heading,
-        cells: runs.iter().map(|run| figure(run).map_or(units::NONE.into(), show)).collect(),
-        best: measures::best(runs, better, figure),
-        left: false,
-        dispensable,
-    };
+    let words =
+        |heading, cells, dispensable| Column { heading, best: vec![false; runs.len()], cells, left: true, dispensable };
+    let figures =
+        |heading, dispensable, better, show: fn(f64) -> String, figure: fn(&RunReport) -> Option<f64>| Column {
+            heading,
+            cells: runs.iter().map(|run| figure(run).map_or(units::NONE.into(), show)).collect(),
+            best: measures::best(runs, better, figure),
+            left: false,
+            dispensable,
+        };
     vec![
         words("Framework", runs.iter().map(|run| framework(run)).collect(), 0),
         words("Run", labels.to_vec(), 0),
@@ -104,8 +106,7 @@ fn fit(columns: &mut Vec<Column>, width: usize) {
 }
 
 fn header(columns: &[Column], colour: bool) -> String {
-    let headings: Vec<String> =
-        columns.iter().map(|column| pad(column.heading, column.width(), column.left)).collect();
+    let headings: Vec<String> = columns.iter().map(|column| pad(column.heading, column.width(), column.left)).collect();
     let rule = "─".repeat(columns.iter().map(Column::width).sum::<usize>() + GAP.len() * (columns.len() - 1));
     let (dim, reset) = if colour { (DIM, RESET) } else { ("", "") };
     format!("{}\n{dim}{rule}{reset}\n", headings.join(GAP).trim_end())

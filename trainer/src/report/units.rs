@@ -24,6 +24,17 @@ pub(crate) fn tick(figure: &str) -> String {
     if digits == "0" { digits.into() } else { format!("{digits} {unit}").trim_end().into() }
 }
 
+/// The text with each unit tied to its figure, so that no line breaks between them.
+pub(crate) fn unbroken(text: &str) -> String {
+    let is_unit = |word: &str| {
+        let word = word.trim_end_matches([',', '.', ')', ';']);
+        word == "%" || BYTES.contains(&word) || FLOPS.contains(&word)
+    };
+    let mut words = text.split(' ');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |text, word| text + if is_unit(word) { "\u{a0}" } else { " " } + word)
+}
+
 /// `0.8604` as `86.0 %`.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", share * 100.0) } else { NONE.into() }
@@ -93,7 +104,8 @@ mod tests {
 
     #[test]
     fn bytes_have_three_digits_and_a_decimal_unit() {
-        let cases = [(0.0, "0 B"), (999.0, "999 B"), (1000.0, "1.00 kB"), (413_492.0, "413 kB"), (999_600.0, "1.00 MB")];
+        let cases =
+            [(0.0, "0 B"), (999.0, "999 B"), (1000.0, "1.00 kB"), (413_492.0, "413 kB"), (999_600.0, "1.00 MB")];
         for (value, text) in cases {
             assert_eq!(bytes(value), text);
         }
@@ -109,7 +121,10 @@ mod tests {
 
     #[test]
     fn round_numbers_on_an_axis_lose_their_zeros() {
-        assert_eq!([tick("10.0 MB"), tick("5.00 TFLOP"), tick("500 kB"), tick("0 B")], ["10 MB", "5 TFLOP", "500 kB", "0"]);
+        assert_eq!(
+            [tick("10.0 MB"), tick("5.00 TFLOP"), tick("500 kB"), tick("0 B")],
+            ["10 MB", "5 TFLOP", "500 kB", "0"]
+        );
     }
 
     #[test]
@@ -121,6 +136,11 @@ mod tests {
     fn durations_change_unit_at_a_minute_and_an_hour() {
         assert_eq!([duration(59.94), duration(59.96), duration(214.2)], ["59.9 s", "1 min 00 s", "3 min 34 s"]);
         assert_eq!(duration(7500.0), "2 h 05 min");
+    }
+
+    #[test]
+    fn a_unit_stays_with_its_figure() {
+        assert_eq!(unbroken("best (87.0 %), 76.8 kB)."), "best (87.0\u{a0}%), 76.8\u{a0}kB).");
     }
 
     #[test]

@@ -74,7 +74,9 @@ pub(super) fn by_round(runs: &[Run]) -> Vec<Drawing> {
         curves(&Curves {
             id: "accuracy-by-round",
             title: "Accuracy by round".into(),
-            description: ending(runs, "accuracy", |report| report.rounds.last().map(|last| units::percent(last.accuracy))),
+            description: ending(runs, "accuracy", |report| {
+                report.rounds.last().map(|last| units::percent(last.accuracy))
+            }),
             x: rounds(),
             y: Axis { caption: "accuracy", show: whole_percent, scale: AxisScale::Linear },
             series: &accuracy,
@@ -126,7 +128,7 @@ pub(super) fn by_cost(runs: &[Run]) -> Vec<Drawing> {
 #[derive(Debug, Serialize)]
 pub(super) struct Kinds {
     drawing: Drawing,
-    kinds: Vec<&'static str>,
+    names: Vec<&'static str>,
     rows: Vec<KindRow>,
 }
 
@@ -165,7 +167,7 @@ pub(super) fn kinds(runs: &[Run]) -> Option<Kinds> {
     }
     let description = "Stacked bars: payload of each run by direction and kind. The table below has the same figures.";
     let drawing = bars("bytes-by-kind", "Payload by kind".into(), description.into(), &stacks, bytes_tick);
-    Some(Kinds { drawing, kinds: kinds.into_iter().map(PayloadKind::as_str).collect(), rows })
+    Some(Kinds { drawing, names: kinds.into_iter().map(PayloadKind::as_str).collect(), rows })
 }
 
 fn segment(kind: PayloadKind, value: f64) -> Segment {
@@ -186,9 +188,7 @@ fn all_series(
         });
         points.collect()
     };
-    runs.iter()
-        .map(|run| Series { label: run.label.clone(), style: run.style.clone(), points: points(run) })
-        .collect()
+    runs.iter().map(|run| Series { label: run.label.clone(), style: run.style.clone(), points: points(run) }).collect()
 }
 
 /// What the chart says, for those who do not see it: where each line ends.
@@ -198,7 +198,7 @@ fn ending(runs: &[Run], what: &str, figure: impl Fn(&RunReport) -> Option<String
 }
 
 /// What guessing the most frequent label reaches, where that is the same for all runs.
-fn majority(runs: &[Run]) -> Option<(f64, String)> {
+pub(super) fn majority(runs: &[Run]) -> Option<(f64, String)> {
     let mut known = runs.iter().map(|run| run.report.final_figures.majority).filter(|majority| *majority > 0.0);
     let level = known.next()?;
     known.all(|other| (other - level).abs() < 1e-9).then(|| (level, format!("majority {}", units::percent(level))))

@@ -108,7 +108,7 @@ pub(super) fn label_scores(runs: &[Run]) -> Vec<LabelScores> {
 #[derive(Debug, Serialize)]
 pub(super) struct Round {
     run: String,
-    round: u32,
+    number: u32,
     accuracy: String,
     macro_f1: String,
     loss: String,
@@ -132,7 +132,7 @@ fn rounds_of(run: &Run) -> Vec<Round> {
     rounds
         .map(|(round, (payload_so_far, flops_so_far))| Round {
             run: run.label.clone(),
-            round: round.round,
+            number: round.round,
             accuracy: units::percent(round.accuracy),
             macro_f1: units::decimal(round.macro_f1),
             loss: units::decimal(round.loss),
@@ -163,7 +163,7 @@ struct FactValue {
 
 /// Hashes and environment; a value that all runs share is stated once.
 pub(super) fn facts(runs: &[Run]) -> Vec<Fact> {
-    let facts: [(&'static str, fn(&RunReport) -> String); 11] = [
+    let facts: [(&'static str, Read); 11] = [
         ("fedtune", |run| run.environment.fedtune.clone()),
         ("libtorch", |run| run.environment.libtorch.clone()),
         ("instruction set", |run| run.environment.isa.clone()),
@@ -179,7 +179,10 @@ pub(super) fn facts(runs: &[Run]) -> Vec<Fact> {
     facts.into_iter().map(|(name, read)| Fact { name, values: values(runs, read) }).collect()
 }
 
-fn values(runs: &[Run], read: fn(&RunReport) -> String) -> Vec<FactValue> {
+/// Reads a fact off a report.
+type Read = fn(&RunReport) -> String;
+
+fn values(runs: &[Run], read: Read) -> Vec<FactValue> {
     let mut values: Vec<FactValue> = Vec::new();
     for run in runs {
         let text = read(run.report);
