@@ -163,7 +163,6 @@ fn spec(run: &Run) -> Spec {
     let yaml = serde_yaml::from_str::<serde_yaml::Value>(&json).and_then(|spec| serde_yaml::to_string(&spec));
     Spec { label: run.label.clone(), yaml: yaml.unwrap_or(json) }
 }
-}
 
 /// Each value once, in order of first appearance.
 fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fedtune_crds::report::{Direction, FrameworkName, PayloadKind, RunPhase, RunReport};
+use fedtune_crds::report::{ClientReport, Direction, FrameworkName, PayloadKind, RoundReport, RunPhase, RunReport};
 
 /// The scores of a run: of its final model, or of its last finished round where it failed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,22 +84,18 @@ pub(crate) fn payload_by_round(report: &RunReport) -> Vec<f64> {
 }
 
 /// Client FLOPs spent by the end of each round. The report has them per client, not per round, so each client's are
-/// spread evenly over the rounds that it took part in.
+/// spread evenly over the rounds that it took part in; over all rounds where none names it.
 pub(crate) fn flops_by_round(report: &RunReport) -> Vec<f64> {
-    let mut attended: BTreeMap<&str, f64> = BTreeMap::new();
-    for client in report.rounds.iter().flat_map(|round| &round.participants) {
-        *attended.entry(client).or_default() += 1.0;
+    let took_part = |round: &RoundReport, client: &ClientReport| round.participants.contains(&client.client);
+    let mut spent = vec![0.0; report.rounds.len()];
+    for client in &report.clients {
+        let attended = report.rounds.iter().filter(|round| took_part(round, client)).count();
+        let share = client.flops.headline() / if attended > 0 { attended } else { report.rounds.len() } as f64;
+        for (spent, round) in spent.iter_mut().zip(&report.rounds) {
+            *spent += if attended == 0 || took_part(round, client) { share } else { 0.0 };
+        }
     }
-    let per_round: BTreeMap<&str, f64> = report
-        .clients
-        .iter()
-        .filter_map(|client| {
-            let rounds = attended.get(client.client.as_str())?;
-            Some((client.client.as_str(), client.flops.headline() / rounds))
-        })
-        .collect();
-    let spent = |round: &Vec<String>| round.iter().filter_map(|client| per_round.get(client.as_str())).sum();
-    running_sum(report.rounds.iter().map(|round| spent(&round.participants)))
+    running_sum(spent.into_iter())
 }
 
 /// Payload of the run by direction and kind; kinds that never carried a byte are left out.
@@ -168,6 +164,14 @@ mod tests {
         // Four clients of 2.1e12: three spread theirs over three rounds, one over two.
         let expected = [3.0 * 0.7e12 + 1.05e12, 6.0 * 0.7e12 + 1.05e12, 8.4e12];
         assert!(by_round.iter().zip(expected).all(|(spent, expected)| (spent - expected).abs() < 1.0), "{by_round:?}");
+    }
+
+    #[test]
+    fn flops_of_a_client_that_no_round_names_are_spread_over_all() {
+        let mut report = samples::local_only();
+        report.rounds.iter_mut().for_each(|round| round.participants.clear());
+        let last = flops_by_round(&report).last().copied().unwrap();
+        assert!((last - report.totals.client_flops).abs() < 1.0, "{last}");
     }
 
     #[test]

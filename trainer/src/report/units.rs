@@ -79,7 +79,8 @@ fn scaled(value: f64, units: &[&str]) -> String {
     if !value.is_finite() || value < 0.0 {
         return NONE.into();
     }
-    let mut scaled = value;
+    // An empty sum is minus zero.
+    let mut scaled = value + 0.0;
     let mut unit = 0;
     // 999.5 rounds to 1000 in three digits, so it belongs to the next unit already.
     while scaled >= 999.5 && unit + 1 < units.len() {
@@ -104,8 +105,14 @@ mod tests {
 
     #[test]
     fn bytes_have_three_digits_and_a_decimal_unit() {
-        let cases =
-            [(0.0, "0 B"), (999.0, "999 B"), (1000.0, "1.00 kB"), (413_492.0, "413 kB"), (999_600.0, "1.00 MB")];
+        let cases = [
+            (0.0, "0 B"),
+            (-0.0, "0 B"),
+            (999.0, "999 B"),
+            (1000.0, "1.00 kB"),
+            (413_492.0, "413 kB"),
+            (999_600.0, "1.00 MB"),
+        ];
         for (value, text) in cases {
             assert_eq!(bytes(value), text);
         }
