@@ -18,7 +18,7 @@ pub struct RunReport {
     pub name: String,
     /// `metadata.uid` on a cluster, else one made for this run.
     pub uid: String,
-    /// SHA-256 over all that decides the result: spec, base model, tokenizer, data and partition.
+    /// SHA-256 over what both sides of a session must agree on: spec, base model and tokenizer. (No side sees all data.)
     pub run_hash: String,
     /// `spec.experiment`: runs of one experiment are compared with each other.
     pub experiment: String,

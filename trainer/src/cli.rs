@@ -1,9 +1,20 @@
 //! The command line: arguments in, exit code out.
 //! Must not compute or print results of its own; each command calls one part of the library.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    events::Events,
+    logs::{self, LogError, LogFormat},
+    progress::{ProgressMode, colour_wanted, listener},
+};
 
 mod apart;
 pub mod environment;
@@ -22,24 +33,18 @@ const CONFIGURATION: u8 = 78;
 #[derive(Debug, Parser)]
 #[command(name = "fedtune", version, about)]
 pub struct Cli {
-    /// How to say what happens: text for people, json for machines.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    pub log: LogFormat,
+    /// text for people: progress bars on a terminal, a line a round elsewhere; json for machines.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace or module=level.
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG")]
+    log: Option<String>,
     /// No progress, only results and errors.
     #[arg(long, short, global = true)]
-    pub quiet: bool,
+    quiet: bool,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
-}
-
-/// How to say what happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people: progress bars on a terminal, a line a round elsewhere.
-    Text,
-    /// For machines: a JSON object a line.
-    Json,
+    command: Command,
 }
 
 /// The commands.
@@ -67,15 +72,35 @@ pub struct SpecArgs {
 }
 
 /// Runs a command and says how it went.
-pub fn run(cli: Cli) -> ExitCode {
-    let Cli { log, quiet, command } = cli;
-    let code = match command {
-        Command::Run(arguments) => run::run(&arguments, log, quiet),
-        Command::Server(arguments) => apart::server(&arguments, log, quiet),
-        Command::Client(arguments) => apart::client(&arguments, log, quiet),
-        Command::Report(arguments) => report::report(&arguments),
+pub fn run(cli: &Cli) -> ExitCode {
+    let code = match start_logs(cli) {
+        Err(error) => complain(error, CONFIGURATION),
+        Ok(events) => match &cli.command {
+            Command::Run(arguments) => run::run(arguments, events),
+            Command::Server(arguments) => apart::server(arguments, &events),
+            Command::Client(arguments) => apart::client(arguments, &events),
+            Command::Report(arguments) => report::report(arguments),
+        },
     };
     ExitCode::from(code)
+}
+
+/// Sets up logs and progress, both on standard error.
+fn start_logs(cli: &Cli) -> Result<Events, LogError> {
+    let (terminal, no_color) = (io::stderr().is_terminal(), env::var_os("NO_COLOR"));
+    let mode = if cli.quiet {
+        ProgressMode::Silent
+    } else {
+        ProgressMode::fitting(cli.log_format == LogFormat::Json, terminal, no_color.as_deref())
+    };
+    let colour = colour_wanted(terminal, no_color.as_deref());
+    logs::start(cli.log_format, cli.log.as_deref(), colour, mode.screen())?;
+    Ok(listener(mode))
+}
+
+/// Whether the table on standard output may be coloured.
+fn table_colour() -> bool {
+    colour_wanted(io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref())
 }
 
 /// Says an error as one would to a person, and gives the exit code back.

@@ -324,3 +324,6 @@ pub enum FrameworkError {
 
 /// Shared by everyone who needs the framework of a run.
 pub type SharedFramework = Arc<dyn Framework>;
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ pub mod export;
 pub mod flops;
 pub mod frameworks;
 pub mod local;
+pub mod logs;
 pub mod meter;
 pub mod models;
 pub mod optimizer;

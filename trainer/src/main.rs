@@ -11,5 +11,5 @@ fn main() -> ExitCode {
         eprintln!("fedtune: {error}");
         return ExitCode::FAILURE;
     }
-    cli::run(Cli::parse())
+    cli::run(&Cli::parse())
 }

@@ -7,7 +7,7 @@ mod files;
 mod html;
 mod measures;
 mod table;
-mod units;
+pub(crate) mod units;
 mod words;
 
 #[cfg(test)]
@@ -30,8 +30,9 @@ const RESULTS: &str = "results.json";
 const ROUNDS: &str = "rounds.csv";
 const PAGE: &str = "report.html";
 
-/// Why a report cannot be read or written.
+/// Why a report cannot be read or written; each variant's sentence says which file.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum ReportError {
     /// Neither the folder nor one level below it has results.
     #[error("{} holds no results: expected {RESULTS} in it, or in a folder directly below it", .0.display())]
@@ -64,9 +65,12 @@ pub fn read(place: &Path) -> Result<RunReport, ReportError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Err(ReportError::NoResults(place.into())),
         Err(source) => return Err(ReportError::Unreadable { path, source }),
     };
-    let explain = |source: serde_json::Error| match source.is_eof() {
-        true => ReportError::CutShort { path: path.clone(), line: source.line() },
-        false => ReportError::Malformed { path: path.clone(), source },
+    let explain = |source: serde_json::Error| {
+        if source.is_eof() {
+            ReportError::CutShort { path: path.clone(), line: source.line() }
+        } else {
+            ReportError::Malformed { path: path.clone(), source }
+        }
     };
     // The version first: a newer shape need not fit ours, and then that is what should be said.
     let Version { schema_version: found } = serde_json::from_slice(&text).map_err(explain)?;
@@ -87,8 +91,7 @@ pub fn write(report: &RunReport, folder: &Path) -> Result<(), ReportError> {
     let unwritable = |file, reason: String| ReportError::Unwritable { run: report.name.clone(), file, reason };
     let mut results = serde_json::to_vec_pretty(report).map_err(|error| unwritable(RESULTS, error.to_string()))?;
     results.push(b'\n');
-    let rounds =
-        rounds_csv(std::slice::from_ref(report)).map_err(|error| unwritable(ROUNDS, error.to_string()))?;
+    let rounds = rounds_csv(std::slice::from_ref(report)).map_err(|error| unwritable(ROUNDS, error.to_string()))?;
     put(&folder.join(RESULTS), &results)?;
     put(&folder.join(ROUNDS), rounds.as_bytes())?;
     write_comparison(std::slice::from_ref(report), &folder.join(PAGE))

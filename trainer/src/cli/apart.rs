@@ -11,13 +11,14 @@ use std::{
 
 use clap::Args;
 
-use super::{CONFIGURATION, FAILED, LogFormat, SUCCESS, SpecArgs, complain, environment, run::mode, specs};
+use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, specs};
 use crate::{
     client::work,
     data::Scope,
+    events::Events,
     meter::Slots,
     plan::Plan,
-    progress, report,
+    report,
     run::{RunError, folder::Folder, local, materials::Shelf, summary},
     server::serve,
     wire::{self, client::ConnectOptions, server::Listener},
@@ -68,7 +69,7 @@ pub struct ClientArgs {
 }
 
 /// Runs the server until the run is over.
-pub(super) fn server(arguments: &ServerArgs, log: LogFormat, quiet: bool) -> u8 {
+pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
     if !arguments.insecure && !arguments.listen.ip().is_loopback() {
         let address = arguments.listen;
         return complain(
@@ -80,11 +81,10 @@ pub(super) fn server(arguments: &ServerArgs, log: LogFormat, quiet: bool) -> u8 
         Ok(plan) => plan,
         Err(sentence) => return complain(sentence, CONFIGURATION),
     };
-    finish(run_server(arguments, &plan, log, quiet))
+    finish(run_server(arguments, &plan, events))
 }
 
-fn run_server(arguments: &ServerArgs, plan: &Plan, log: LogFormat, quiet: bool) -> Result<(), RunError> {
-    let events = progress::listener(mode(log, quiet));
+fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<(), RunError> {
     let folder = Folder::of(&arguments.out, plan);
     if folder.finished(plan, arguments.fresh)?.is_some() {
         return Ok(());
@@ -94,7 +94,7 @@ fn run_server(arguments: &ServerArgs, plan: &Plan, log: LogFormat, quiet: bool) 
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime.handle())?;
-    let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), &events);
+    let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
     let outcome = serve(setup, listener, mpsc::channel())?;
     let ended = local::Ended { outcome, clients: Vec::new() };
     folder.export(plan, &materials, &ended)?;
@@ -103,7 +103,7 @@ fn run_server(arguments: &ServerArgs, plan: &Plan, log: LogFormat, quiet: bool) 
 }
 
 /// Runs one client until the run is over.
-pub(super) fn client(arguments: &ClientArgs, log: LogFormat, quiet: bool) -> u8 {
+pub(super) fn client(arguments: &ClientArgs, events: &Events) -> u8 {
     if !arguments.insecure && !is_loopback(&arguments.server) {
         let url = &arguments.server;
         return complain(
@@ -120,11 +120,10 @@ pub(super) fn client(arguments: &ClientArgs, log: LogFormat, quiet: bool) -> u8 
         let sentence = format!("--client {} is not of this run; its clients are {}", arguments.client, all.join(", "));
         return complain(sentence, CONFIGURATION);
     };
-    finish(run_client(arguments, &plan, ordinal, log, quiet))
+    finish(run_client(arguments, &plan, ordinal, events))
 }
 
-fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, log: LogFormat, quiet: bool) -> Result<(), RunError> {
-    let events = progress::listener(mode(log, quiet));
+fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Events) -> Result<(), RunError> {
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, Scope::Client(ordinal))?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let options = ConnectOptions {
@@ -133,7 +132,7 @@ fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, log: LogForma
         runtime: runtime.handle().clone(),
     };
     let slots = Slots::of_this_machine(plan.threads);
-    let setup = local::client_setup(plan, &materials, ordinal, &slots, &events);
+    let setup = local::client_setup(plan, &materials, ordinal, &slots, events);
     let ended = work(setup, &arguments.server, &options);
     ended.map(|_finished| ()).map_err(|error| RunError::Client { client: arguments.client.clone(), error })
 }

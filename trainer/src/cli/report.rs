@@ -1,11 +1,11 @@
 //! `fedtune report DIR...`.
 //! Must not run anything.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CONFIGURATION, SUCCESS, complain};
+use super::{CONFIGURATION, SUCCESS, complain, table_colour};
 use crate::report::report_command;
 
 /// Arguments of `fedtune report`.
@@ -21,8 +21,7 @@ pub struct ReportArgs {
 
 /// Writes the page, prints the table.
 pub(super) fn report(arguments: &ReportArgs) -> u8 {
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    match report_command(&arguments.dirs, &arguments.out, None, colour) {
+    match report_command(&arguments.dirs, &arguments.out, None, table_colour()) {
         Ok(table) => {
             print!("{table}");
             println!("\nThe report is {}.", arguments.out.display());

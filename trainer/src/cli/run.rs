@@ -1,14 +1,14 @@
 //! `fedtune run SPEC...`.
 //! Must not stop at the first failed run: the others are done and compared all the same.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use fedtune_crds::report::RunReport;
 
-use super::{CONFIGURATION, FAILED, LogFormat, SUCCESS, SpecArgs, complain, environment, specs};
+use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, specs, table_colour};
 use crate::{
-    progress::{self, ProgressMode},
+    events::Events,
     report,
     run::{RunError, RunOptions, run_all},
 };
@@ -30,7 +30,7 @@ pub struct RunArgs {
 }
 
 /// Runs the specs, writes the comparison, prints the table.
-pub(super) fn run(arguments: &RunArgs, log: LogFormat, quiet: bool) -> u8 {
+pub(super) fn run(arguments: &RunArgs, events: Events) -> u8 {
     let plans = match specs::plans(&arguments.specs, &arguments.spec.sets) {
         Ok(plans) => plans,
         Err(problems) => return complain(problems.join("\nfedtune: "), CONFIGURATION),
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &RunArgs, log: LogFormat, quiet: bool) -> u8 {
         out: arguments.out.clone(),
         fresh: arguments.fresh,
         cache: arguments.spec.cache.clone().or_else(environment::default_cache),
-        events: progress::listener(mode(log, quiet)),
+        events,
     };
     let ended = run_all(&plans, &options);
     let code = ended.iter().map(|run| run.as_ref().map_or_else(exit_code, |_| SUCCESS)).max().unwrap_or(SUCCESS);
@@ -58,15 +58,6 @@ pub(super) fn run(arguments: &RunArgs, log: LogFormat, quiet: bool) -> u8 {
     }
 }
 
-/// What the command line's progress looks like.
-pub(super) fn mode(log: LogFormat, quiet: bool) -> ProgressMode {
-    match (quiet, log) {
-        (true, LogFormat::Text | LogFormat::Json) => ProgressMode::Silent,
-        (false, LogFormat::Json) => ProgressMode::Json,
-        (false, LogFormat::Text) => ProgressMode::Text,
-    }
-}
-
 fn exit_code(error: &RunError) -> u8 {
     if error.is_configuration() { CONFIGURATION } else { FAILED }
 }
@@ -77,9 +68,7 @@ fn compare(reports: &[RunReport], arguments: &RunArgs) -> Result<(), report::Rep
     }
     let page = arguments.out.join("report.html");
     report::write_comparison(reports, &page)?;
-    let out = std::io::stdout();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print!("{}", report::terminal_table(reports, None, colour));
+    print!("{}", report::terminal_table(reports, None, table_colour()));
     println!("\nThe report is {}; adapters lie in {}/<run>/adapter.", page.display(), arguments.out.display());
     Ok(())
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 pub(crate) use bars::{Bar, Segment, bars};
 pub(crate) use curves::{Axis, AxisScale, Curves, Placement, Series, curves};
 pub(crate) use dots::{Panel, dots};
+pub(crate) use labels::shorten;
 
 /// A chart that is ready to be drawn. Lengths are in user units, one CSS pixel at full size.
 #[derive(Debug, Serialize)]
@@ -29,11 +30,33 @@ pub(crate) struct Drawing {
 #[derive(Debug, Serialize)]
 #[serde(tag = "mark", rename_all = "camelCase")]
 pub(crate) enum Mark {
-    Line { x1: f64, y1: f64, x2: f64, y2: f64, class: String },
-    Text { x: f64, y: f64, class: String, text: String },
+    Line {
+        x1: f64,
+        y1: f64,
+        x2: f64,
+        y2: f64,
+        class: String,
+    },
+    Text {
+        x: f64,
+        y: f64,
+        class: String,
+        text: String,
+    },
     /// `title` is what a pointer that rests on it shows.
-    Path { d: String, class: String, title: Option<String> },
-    Rect { x: f64, y: f64, width: f64, height: f64, class: String, title: Option<String> },
+    Path {
+        d: String,
+        class: String,
+        title: Option<String>,
+    },
+    Rect {
+        x: f64,
+        y: f64,
+        width: f64,
+        height: f64,
+        class: String,
+        title: Option<String>,
+    },
 }
 
 impl Mark {

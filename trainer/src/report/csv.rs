@@ -1,7 +1,7 @@
 //! `rounds.csv`: one row a round and run, for spreadsheets and data frames.
 //! Must not round: figures are written with every digit that tells them apart.
 
-use fedtune_crds::report::{Direction, RoundReport, RunReport};
+use fedtune_crds::report::{ByteCount, Direction, RoundReport, RunReport};
 use serde::Serialize;
 
 /// One row. Field order is column order.
@@ -53,11 +53,10 @@ const HEADER: [&str; 12] = [
 ];
 
 fn row<'a>(report: &'a RunReport, round: &RoundReport) -> Row<'a> {
-    let sum = |direction: Direction, pick: fn(u64, u64) -> u64| {
+    let sum = |direction: Direction, figure: fn(&ByteCount) -> u64| {
         let counts = round.bytes.iter().filter(|count| count.direction == direction);
-        counts.fold(0_u64, |sum, count| sum.saturating_add(pick(count.payload, count.wire)))
+        counts.fold(0_u64, |sum, count| sum.saturating_add(figure(count)))
     };
-    let (payload, wire): (fn(u64, u64) -> u64, fn(u64, u64) -> u64) = (|payload, _| payload, |_, wire| wire);
     Row {
         name: &report.name,
         framework: report.framework.as_str(),
@@ -65,10 +64,10 @@ fn row<'a>(report: &'a RunReport, round: &RoundReport) -> Row<'a> {
         accuracy: round.accuracy,
         macro_f1: round.macro_f1,
         loss: round.loss,
-        payload_up: sum(Direction::Up, payload),
-        payload_down: sum(Direction::Down, payload),
-        wire_up: sum(Direction::Up, wire),
-        wire_down: sum(Direction::Down, wire),
+        payload_up: sum(Direction::Up, |count| count.payload),
+        payload_down: sum(Direction::Down, |count| count.payload),
+        wire_up: sum(Direction::Up, |count| count.wire),
+        wire_down: sum(Direction::Down, |count| count.wire),
         seconds: round.seconds,
         participants: round.participants.len(),
     }

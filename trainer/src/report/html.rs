@@ -6,10 +6,7 @@ mod figures;
 mod tables;
 
 use fedtune_crds::report::RunReport;
-use minijinja::{
-    AutoEscape, Environment, Value,
-    value::Serde,
-};
+use minijinja::{AutoEscape, Environment, Value, value::Serde};
 use serde::Serialize;
 
 use super::{
@@ -26,9 +23,12 @@ struct Page<'a> {
     headline: String,
     failures: Vec<(&'a str, String)>,
     cautions: Vec<String>,
-    runs: Vec<Entry>,
+    /// The runs that have curves.
+    drawn: Vec<Entry>,
     overview: Drawing,
     measures: Vec<tables::Measured>,
+    /// What guessing reaches, where all runs agree on it.
+    majority: Option<String>,
     labels: Vec<tables::LabelScores>,
     by_round: Vec<Drawing>,
     by_cost: Vec<Drawing>,
@@ -64,11 +64,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn entry(&self) -> Entry {
-        Entry {
-            label: self.label.clone(),
-            framework: self.report.framework.as_str(),
-            swatch: swatch(&self.style),
-        }
+        Entry { label: self.label.clone(), framework: self.report.framework.as_str(), swatch: swatch(&self.style) }
     }
 }
 
@@ -85,12 +81,13 @@ fn page<'a>(ordered: &[&'a RunReport], labels: &'a [String], runs: &[Run]) -> Pa
         title: title(ordered),
         experiment: distinct(ordered.iter().map(|report| report.experiment.clone())).join(", "),
         summary: summary(ordered),
-        headline: words::headline(ordered, labels),
+        headline: units::unbroken(&words::headline(ordered, labels)),
         failures: words::failures(ordered, labels),
         cautions: words::cautions(ordered),
-        runs: runs.iter().map(Run::entry).collect(),
+        drawn: runs.iter().filter(|run| !run.report.rounds.is_empty()).map(Run::entry).collect(),
         overview: figures::overview(runs),
         measures: tables::measured(runs),
+        majority: figures::majority(runs).map(|(level, _)| units::percent(level)),
         labels: tables::label_scores(runs),
         by_round: figures::by_round(runs),
         by_cost: figures::by_cost(runs),
@@ -112,7 +109,9 @@ fn render(page: &Page) -> String {
         environment.add_template(name, source).expect("the template is part of the program, and tests parse it");
     }
     let template = environment.get_template("report.html").expect("it was added above");
-    template.render(Value::from(Serde(page))).expect("the template reads only fields of `Page`, and tests render each of them")
+    template
+        .render(Value::from(Serde(page)))
+        .expect("the template reads only fields of `Page`, and tests render each of them")
 }
 
 /// Colour by framework; point by place in the list, hollow from the seventh run on; dashes by place in the framework.
@@ -143,7 +142,7 @@ fn summary(reports: &[&RunReport]) -> String {
         (Some(low), Some(high)) => Some(format!("{} to {} {many}", units::count(*low), units::count(*high))),
         _ => None,
     };
-    let rounds = reports.iter().map(|report| report.rounds.len() as u64).collect();
+    let rounds = reports.iter().map(|report| report.rounds.len() as u64).filter(|rounds| *rounds > 0).collect();
     let clients = reports.iter().map(|report| report.clients.len() as u64).filter(|clients| *clients > 0).collect();
     let seeds = distinct(reports.iter().map(|report| report.seed));
     let seeds = match seeds[..] {
@@ -158,9 +157,11 @@ fn summary(reports: &[&RunReport]) -> String {
 }
 
 fn spec(run: &Run) -> Spec {
-    // JSON values always have a YAML form; should that ever end, the JSON is as good to read.
-    let yaml = serde_yaml::to_string(&run.report.spec).unwrap_or_else(|_| run.report.spec.to_string());
-    Spec { label: run.label.clone(), yaml }
+    let json = run.report.spec.to_string();
+    // By way of the text, which YAML reads as it stands: numbers of `serde_json` may keep their digits in a wrapper
+    // that another serializer would show. Should the text ever be no YAML, the JSON is as good to read.
+    let yaml = serde_yaml::from_str::<serde_yaml::Value>(&json).and_then(|spec| serde_yaml::to_string(&spec));
+    Spec { label: run.label.clone(), yaml: yaml.unwrap_or(json) }
 }
 
 /// Each value once, in order of first appearance.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fedtune_crds::report::{Direction, FrameworkName, PayloadKind, RunPhase, RunReport};
+use fedtune_crds::report::{ClientReport, Direction, FrameworkName, PayloadKind, RoundReport, RunPhase, RunReport};
 
 /// The scores of a run: of its final model, or of its last finished round where it failed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,10 +25,11 @@ pub(crate) fn scores(report: &RunReport) -> Option<Scores> {
     let end = &report.final_figures;
     match report.phase {
         RunPhase::Succeeded => Some(Scores { accuracy: end.accuracy, macro_f1: end.macro_f1, loss: end.loss }),
-        RunPhase::Failed => report
-            .rounds
-            .last()
-            .map(|round| Scores { accuracy: round.accuracy, macro_f1: round.macro_f1, loss: round.loss }),
+        RunPhase::Failed => report.rounds.last().map(|round| Scores {
+            accuracy: round.accuracy,
+            macro_f1: round.macro_f1,
+            loss: round.loss,
+        }),
     }
 }
 
@@ -45,18 +46,16 @@ pub(crate) fn is_baseline(framework: FrameworkName) -> bool {
     }
 }
 
-/// For each run whether it has the best figure; nobody has where fewer than two compete.
+/// For each run whether it has the best figure; nobody has where all that compete are equal.
 pub(crate) fn best(reports: &[&RunReport], better: Better, figure: impl Fn(&RunReport) -> Option<f64>) -> Vec<bool> {
-    let figures: Vec<Option<f64>> = reports
-        .iter()
-        .map(|report| figure(report).filter(|value| competes(report) && value.is_finite()))
-        .collect();
+    let figures: Vec<Option<f64>> =
+        reports.iter().map(|report| figure(report).filter(|value| competes(report) && value.is_finite())).collect();
     let known = || figures.iter().flatten().copied();
     let winner = match better {
         Better::Larger => known().max_by(f64::total_cmp),
         Better::Smaller => known().min_by(f64::total_cmp),
     };
-    let contested = known().count() > 1;
+    let contested = known().any(|figure| Some(figure) != winner);
     figures.iter().map(|figure| contested && figure.is_some() && *figure == winner).collect()
 }
 
@@ -85,22 +84,18 @@ pub(crate) fn payload_by_round(report: &RunReport) -> Vec<f64> {
 }
 
 /// Client FLOPs spent by the end of each round. The report has them per client, not per round, so each client's are
-/// spread evenly over the rounds that it took part in.
+/// spread evenly over the rounds that it took part in; over all rounds where none names it.
 pub(crate) fn flops_by_round(report: &RunReport) -> Vec<f64> {
-    let mut attended: BTreeMap<&str, f64> = BTreeMap::new();
-    for client in report.rounds.iter().flat_map(|round| &round.participants) {
-        *attended.entry(client).or_default() += 1.0;
+    let took_part = |round: &RoundReport, client: &ClientReport| round.participants.contains(&client.client);
+    let mut spent = vec![0.0; report.rounds.len()];
+    for client in &report.clients {
+        let attended = report.rounds.iter().filter(|round| took_part(round, client)).count();
+        let share = client.flops.headline() / if attended > 0 { attended } else { report.rounds.len() } as f64;
+        for (spent, round) in spent.iter_mut().zip(&report.rounds) {
+            *spent += if attended == 0 || took_part(round, client) { share } else { 0.0 };
+        }
     }
-    let per_round: BTreeMap<&str, f64> = report
-        .clients
-        .iter()
-        .filter_map(|client| {
-            let rounds = attended.get(client.client.as_str())?;
-            Some((client.client.as_str(), client.flops.headline() / rounds))
-        })
-        .collect();
-    let spent = |round: &Vec<String>| round.iter().filter_map(|client| per_round.get(client.as_str())).sum();
-    running_sum(report.rounds.iter().map(|round| spent(&round.participants)))
+    running_sum(spent.into_iter())
 }
 
 /// Payload of the run by direction and kind; kinds that never carried a byte are left out.
@@ -147,4 +142,67 @@ fn running_sum(figures: impl Iterator<Item = f64>) -> Vec<f64> {
             Some(*sum)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn payload_by_round_ends_at_the_total() {
+        for report in samples::five() {
+            assert_eq!(payload_by_round(&report).last().copied(), Some(payload(&report)));
+        }
+    }
+
+    #[test]
+    fn flops_by_round_end_at_the_total_where_every_client_took_part_in_a_round() {
+        let mut report = samples::fedllm();
+        report.rounds[1].participants.remove(0);
+        let by_round = flops_by_round(&report);
+        // Four clients of 2.1e12: three spread theirs over three rounds, one over two.
+        let expected = [3.0 * 0.7e12 + 1.05e12, 6.0 * 0.7e12 + 1.05e12, 8.4e12];
+        assert!(by_round.iter().zip(expected).all(|(spent, expected)| (spent - expected).abs() < 1.0), "{by_round:?}");
+    }
+
+    #[test]
+    fn flops_of_a_client_that_no_round_names_are_spread_over_all() {
+        let mut report = samples::local_only();
+        report.rounds.iter_mut().for_each(|round| round.participants.clear());
+        let last = flops_by_round(&report).last().copied().unwrap();
+        assert!((last - report.totals.client_flops).abs() < 1.0, "{last}");
+    }
+
+    #[test]
+    fn a_failed_run_has_the_scores_of_its_last_round_or_none() {
+        let mut stopped = samples::fedllm();
+        stopped.phase = RunPhase::Failed;
+        stopped.final_figures.accuracy = 0.0;
+        assert_eq!(scores(&stopped).map(|scores| scores.accuracy), Some(0.864));
+        assert_eq!(scores(&samples::failed()), None);
+    }
+
+    #[test]
+    fn neither_baselines_nor_failed_runs_nor_what_is_not_a_number_is_best() {
+        let mut lost = samples::kd();
+        lost.final_figures.accuracy = f64::NAN;
+        let reports = [samples::fedllm(), lost, samples::split(), samples::central(), samples::failed()];
+        let runs: Vec<&RunReport> = reports.iter().collect();
+        let best = best(&runs, Better::Larger, |run| Some(run.final_figures.accuracy));
+        assert_eq!(best, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn where_all_are_equal_nobody_is_best() {
+        let (one, other) = (samples::kd(), samples::kd());
+        assert_eq!(best(&[&one, &other], Better::Smaller, |run| Some(payload(run))), [false, false]);
+    }
+
+    #[test]
+    fn wire_over_payload_is_unknown_where_nothing_was_sent() {
+        assert_eq!(wire_per_payload(&samples::central()), None);
+        // A hundredth is added to each count, rounded down.
+        assert!((wire_per_payload(&samples::fedllm()).unwrap() - 1.01).abs() < 1e-4);
+    }
 }

@@ -4,6 +4,7 @@
 use fedtune_crds::report::{RunPhase, RunReport};
 
 use super::{
+    charts,
     measures::{self, Better},
     units, words,
 };
@@ -44,20 +45,22 @@ pub fn terminal_table(reports: &[RunReport], width: Option<usize>, colour: bool)
         text += &line(&columns, row, colour);
     }
     for (label, sentence) in words::failures(&runs, &labels) {
-        text += &format!("\n{label} {}\n", plain(&sentence));
+        text.extend(["\n", label, " ", &plain(&sentence), "\n"]);
     }
     text
 }
 
 fn columns(runs: &[&RunReport], labels: &[String]) -> Vec<Column> {
-    let words = |heading, cells, dispensable| Column { heading, best: vec![false; runs.len()], cells, left: true, dispensable };
-    let figures = |heading, dispensable, better, show: fn(f64) -> String, figure: fn(&RunReport) -> Option<f64>| Column {
-        heading,
-        cells: runs.iter().map(|run| figure(run).map_or(units::NONE.into(), show)).collect(),
-        best: measures::best(runs, better, figure),
-        left: false,
-        dispensable,
-    };
+    let words =
+        |heading, cells, dispensable| Column { heading, best: vec![false; runs.len()], cells, left: true, dispensable };
+    let figures =
+        |heading, dispensable, better, show: fn(f64) -> String, figure: fn(&RunReport) -> Option<f64>| Column {
+            heading,
+            cells: runs.iter().map(|run| figure(run).map_or(units::NONE.into(), show)).collect(),
+            best: measures::best(runs, better, figure),
+            left: false,
+            dispensable,
+        };
     vec![
         words("Framework", runs.iter().map(|run| framework(run)).collect(), 0),
         words("Run", labels.to_vec(), 0),
@@ -66,7 +69,10 @@ fn columns(runs: &[&RunReport], labels: &[String]) -> Vec<Column> {
         figures("Loss", 2, Better::Smaller, units::decimal, |run| Some(measures::scores(run)?.loss)),
         figures("Up", 0, Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.up as f64)),
         figures("Down", 0, Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.down as f64)),
-        figures("Wire/payload", 6, Better::Smaller, units::decimal, measures::wire_per_payload),
+        Column {
+            best: vec![false; runs.len()],
+            ..figures("Wire/payload", 6, Better::Smaller, units::decimal, measures::wire_per_payload)
+        },
         figures("Client FLOPs", 0, Better::Smaller, units::flops, |run| Some(run.totals.client_flops)),
         figures("Client time", 4, Better::Smaller, units::duration, |run| Some(run.totals.client_seconds)),
         figures("Run time", 3, Better::Smaller, units::duration, |run| Some(run.totals.seconds)),
@@ -88,7 +94,7 @@ fn fit(columns: &mut Vec<Column>, width: usize) {
         let name = &mut columns[1];
         let shorter = name.width().saturating_sub(excess).max(SHORTEST_NAME);
         if shorter < name.width() {
-            name.cells.iter_mut().for_each(|cell| *cell = cut(cell, shorter));
+            name.cells.iter_mut().for_each(|cell| *cell = charts::shorten(cell, shorter));
             continue;
         }
         let Some(at) = (0..columns.len()).max_by_key(|at| columns[*at].dispensable) else { return };
@@ -100,8 +106,7 @@ fn fit(columns: &mut Vec<Column>, width: usize) {
 }
 
 fn header(columns: &[Column], colour: bool) -> String {
-    let headings: Vec<String> =
-        columns.iter().map(|column| pad(column.heading, column.width(), column.left)).collect();
+    let headings: Vec<String> = columns.iter().map(|column| pad(column.heading, column.width(), column.left)).collect();
     let rule = "─".repeat(columns.iter().map(Column::width).sum::<usize>() + GAP.len() * (columns.len() - 1));
     let (dim, reset) = if colour { (DIM, RESET) } else { ("", "") };
     format!("{}\n{dim}{rule}{reset}\n", headings.join(GAP).trim_end())
@@ -121,14 +126,6 @@ fn line(columns: &[Column], row: usize, colour: bool) -> String {
 fn pad(cell: &str, width: usize, left: bool) -> String {
     let space = " ".repeat(width.saturating_sub(length(cell)));
     if left { format!("{cell}{space}") } else { format!("{space}{cell}") }
-}
-
-/// At most `width` characters, the end given up for an ellipsis.
-fn cut(text: &str, width: usize) -> String {
-    if length(text) <= width {
-        return text.into();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 fn length(text: &str) -> usize {

@@ -17,6 +17,24 @@ pub(crate) fn flops(value: f64) -> String {
     scaled(value, &FLOPS)
 }
 
+/// A round number on an axis: `10.0 MB` as `10 MB`, and zero without a unit.
+pub(crate) fn tick(figure: &str) -> String {
+    let (digits, unit) = figure.split_once(' ').unwrap_or((figure, ""));
+    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    if digits == "0" { digits.into() } else { format!("{digits} {unit}").trim_end().into() }
+}
+
+/// The text with each unit tied to its figure, so that no line breaks between them.
+pub(crate) fn unbroken(text: &str) -> String {
+    let is_unit = |word: &str| {
+        let word = word.trim_end_matches([',', '.', ')', ';']);
+        word == "%" || BYTES.contains(&word) || FLOPS.contains(&word)
+    };
+    let mut words = text.split(' ');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |text, word| text + if is_unit(word) { "\u{a0}" } else { " " } + word)
+}
+
 /// `0.8604` as `86.0 %`.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", share * 100.0) } else { NONE.into() }
@@ -61,12 +79,16 @@ fn scaled(value: f64, units: &[&str]) -> String {
     if !value.is_finite() || value < 0.0 {
         return NONE.into();
     }
-    let mut scaled = value;
+    // An empty sum is minus zero.
+    let mut scaled = value + 0.0;
     let mut unit = 0;
     // 999.5 rounds to 1000 in three digits, so it belongs to the next unit already.
     while scaled >= 999.5 && unit + 1 < units.len() {
         scaled /= 1000.0;
         unit += 1;
+    }
+    if scaled >= 999_500.0 {
+        return format!("{scaled:.2e} {}", units[unit]);
     }
     let decimals = match scaled {
         _ if unit == 0 => 0,
@@ -83,7 +105,14 @@ mod tests {
 
     #[test]
     fn bytes_have_three_digits_and_a_decimal_unit() {
-        let cases = [(0.0, "0 B"), (999.0, "999 B"), (1000.0, "1.00 kB"), (413_492.0, "413 kB"), (999_600.0, "1.00 MB")];
+        let cases = [
+            (0.0, "0 B"),
+            (-0.0, "0 B"),
+            (999.0, "999 B"),
+            (1000.0, "1.00 kB"),
+            (413_492.0, "413 kB"),
+            (999_600.0, "1.00 MB"),
+        ];
         for (value, text) in cases {
             assert_eq!(bytes(value), text);
         }
@@ -94,6 +123,15 @@ mod tests {
     fn flops_past_the_last_unit_stay_in_it() {
         assert_eq!(flops(3.2e12), "3.20 TFLOP");
         assert_eq!(flops(5e25), "50000 ZFLOP");
+        assert_eq!(flops(1e300), "1.00e279 ZFLOP");
+    }
+
+    #[test]
+    fn round_numbers_on_an_axis_lose_their_zeros() {
+        assert_eq!(
+            [tick("10.0 MB"), tick("5.00 TFLOP"), tick("500 kB"), tick("0 B")],
+            ["10 MB", "5 TFLOP", "500 kB", "0"]
+        );
     }
 
     #[test]
@@ -105,6 +143,11 @@ mod tests {
     fn durations_change_unit_at_a_minute_and_an_hour() {
         assert_eq!([duration(59.94), duration(59.96), duration(214.2)], ["59.9 s", "1 min 00 s", "3 min 34 s"]);
         assert_eq!(duration(7500.0), "2 h 05 min");
+    }
+
+    #[test]
+    fn a_unit_stays_with_its_figure() {
+        assert_eq!(unbroken("best (87.0 %), 76.8 kB)."), "best (87.0\u{a0}%), 76.8\u{a0}kB).");
     }
 
     #[test]

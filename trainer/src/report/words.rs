@@ -36,21 +36,21 @@ pub(crate) fn division(framework: FrameworkName) -> Division {
     let (server_sends, client_does, server_does, leaves_client) = match framework {
         FrameworkName::FedLlm => (
             "the adapter, at the start of each round",
-            "trains the whole model on its own data; uploads its adapter, or gradients of it, and how many examples it has",
+            "trains the whole model on its own data; uploads its adapter, or gradients of it",
             "averages the uploads by number of examples, then takes a server optimizer step where one is set",
-            "parameters of adapter and head (or their gradients); no text, no labels",
+            "parameters of adapter and head, or their gradients",
         ),
         FrameworkName::KdFedLlm => (
             "the logits of its student on the public set",
-            "trains the whole model on its own data; uploads logits on the public set; distils from the server's",
-            "averages the logits, distils them into its own student, and shares the student's logits",
-            "logits on public examples; no parameters, no text, no private labels",
+            "trains the whole model on its own data; uploads logits on the public set; distils from the server’s",
+            "averages the logits, distils them into its own student, and shares the student’s logits",
+            "logits on public examples",
         ),
         FrameworkName::SplitFedLlm => (
             "the client half of the adapter each round; gradients at the cut each step",
             "runs the front of the model; uploads hidden states each step, and its half of the adapter each round",
             "runs the back of the model, sends gradients back through the cut, averages the client halves",
-            "hidden states at the cut, sequence lengths, parameters of the client half; labels too unless the client holds the head",
+            "hidden states at the cut, lengths of its texts, parameters of the client half; labels too, unless the client holds the head",
         ),
         FrameworkName::Central => (
             "nothing: there are no clients at work",
@@ -65,7 +65,14 @@ pub(crate) fn division(framework: FrameworkName) -> Division {
             "nothing (the baseline that federation should beat)",
         ),
     };
-    Division { framework: framework.as_str(), class: class(framework), server_sends, client_does, server_does, leaves_client }
+    Division {
+        framework: framework.as_str(),
+        class: class(framework),
+        server_sends,
+        client_does,
+        server_does,
+        leaves_client,
+    }
 }
 
 /// Which framework is best on each of the three measures, in one sentence; then the baselines in another.
@@ -100,14 +107,18 @@ pub(crate) fn failure(run: &RunReport) -> String {
 pub(crate) fn cautions(runs: &[&RunReport]) -> Vec<String> {
     let differs = |pick: fn(&RunReport) -> &str| {
         let first = runs.first().map(|run| pick(run));
-        runs.iter().any(|run| !pick(run).is_empty() && first.is_some_and(|first| !first.is_empty() && pick(run) != first))
+        runs.iter()
+            .any(|run| !pick(run).is_empty() && first.is_some_and(|first| !first.is_empty() && pick(run) != first))
     };
     let checks: [(bool, &str); 5] = [
         (differs(|run| &run.experiment), "These runs belong to different experiments."),
         (differs(|run| &run.hashes.data), "These runs read different examples: compare their accuracies with care."),
         (differs(|run| &run.hashes.base_model), "These runs start from different base models."),
         (differs(|run| &run.hashes.partition), "Examples are divided among the clients in different ways."),
-        (differs(|run| &run.environment.device), "These runs used different devices or precisions: seconds do not compare."),
+        (
+            differs(|run| &run.environment.device),
+            "These runs used different devices or precisions: seconds do not compare.",
+        ),
     ];
     checks.into_iter().filter(|(differs, _)| *differs).map(|(_, sentence)| sentence.to_owned()).collect()
 }
@@ -138,54 +149,65 @@ fn above_majority(run: &RunReport) -> String {
 fn winners(runs: &[&RunReport], labels: &[String]) -> String {
     let of = |better, figure: fn(&RunReport) -> Option<f64>| {
         let best = measures::best(runs, better, figure);
-        best.iter().enumerate().filter_map(|(at, best)| best.then_some(at)).collect::<Vec<_>>()
+        let winners: Vec<usize> = best.iter().enumerate().filter_map(|(at, best)| best.then_some(at)).collect();
+        // Where all are equal nobody is best, and the figure is anyone's.
+        let shown = winners.first().copied().or_else(|| runs.iter().position(|run| measures::competes(run)));
+        (winners, shown.and_then(|at| figure(runs[at])).unwrap_or(f64::NAN))
     };
-    let accurate = of(Better::Larger, |run| Some(run.final_figures.accuracy));
-    let frugal = of(Better::Smaller, |run| Some(measures::payload(run)));
-    let light = of(Better::Smaller, |run| Some(run.totals.client_flops));
-    let accuracy = first(&accurate, runs).map_or(units::NONE.into(), |run| units::percent(run.final_figures.accuracy));
-    let payload = first(&frugal, runs).map_or(units::NONE.into(), |run| units::bytes(measures::payload(run)));
-    let flops = first(&light, runs).map_or(units::NONE.into(), |run| units::flops(run.totals.client_flops));
-    let named = |winners: &[usize]| names(winners, runs, labels);
+    let (accurate, accuracy) = of(Better::Larger, |run| Some(run.final_figures.accuracy));
+    let (frugal, payload) = of(Better::Smaller, |run| Some(measures::payload(run)));
+    let (light, flops) = of(Better::Smaller, |run| Some(run.totals.client_flops));
+    let (accuracy, payload, flops) = (units::percent(accuracy), units::bytes(payload), units::flops(flops));
+    let [best, sender, computer] = [&accurate, &frugal, &light].map(|winners| names(winners, runs, labels));
     if accurate.len() == 1 && accurate == frugal && accurate == light {
         return format!(
             "{} is best on all three measures: {accuracy} accuracy, {payload} of payload, {flops} of client compute.",
-            named(&accurate)
+            best.text
         );
     }
-    format!(
-        "{} {} the most accurate ({accuracy}); {} {} the fewest bytes ({payload}); {} {} the least on {} clients ({flops}).",
-        named(&accurate),
-        verb(&accurate, "is", "are"),
-        named(&frugal),
-        verb(&frugal, "exchanges", "exchange"),
-        named(&light),
-        verb(&light, "computes", "compute"),
-        verb(&light, "its", "their"),
-    )
+    capitalised(&format!(
+        "{} {} most accurate ({accuracy}), {} {} the fewest bytes ({payload}), and {} {} the least on {} clients ({flops}).",
+        best.text,
+        best.verb("is", "are"),
+        sender.text,
+        sender.verb("exchanges", "exchange"),
+        computer.text,
+        computer.verb("computes", "compute"),
+        computer.verb("its", "their"),
+    ))
 }
 
-fn first<'a>(winners: &[usize], runs: &[&'a RunReport]) -> Option<&'a RunReport> {
-    winners.first().map(|at| runs[*at])
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-fn verb(winners: &[usize], one: &'static str, many: &'static str) -> &'static str {
-    if winners.len() == 1 { one } else { many }
-}
-
-/// `FedLLM`, `FedLLM and KD-FedLLM`, or a number where listing them would tire; the run's label where its framework ran twice.
-fn names(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> String {
-    let name = |at: &usize| {
-        let framework = runs[*at].framework;
-        let alone = runs.iter().filter(|run| run.framework == framework).count() == 1;
-        if alone { framework.to_string() } else { format!("{framework} ({})", labels[*at]) }
+/// `FedLLM`, `FedLLM and KD-FedLLM`; the run's label too, where it alone wins among several of its framework.
+fn names(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> Subject {
+    let of = |framework| winners.iter().copied().filter(move |at| runs[*at].framework == framework);
+    let name = |framework| -> Option<String> {
+        let first = of(framework).next()?;
+        let ran = runs.iter().filter(|run| run.framework == framework).count();
+        let alone = ran > 1 && of(framework).count() == 1;
+        Some(if alone { format!("{framework} ({})", labels[first]) } else { framework.to_string() })
     };
-    match winners {
-        [] => "No run".into(),
-        [one] => name(one),
-        [one, two] => format!("{} and {}", name(one), name(two)),
-        [one, two, three] => format!("{}, {} and {}", name(one), name(two), name(three)),
-        many => format!("{} runs alike", many.len()),
+    let names: Vec<String> = FrameworkName::ALL.into_iter().filter_map(name).collect();
+    match names.split_last() {
+        None => Subject { text: "all".into(), many: true },
+        Some((one, [])) => Subject { text: one.clone(), many: false },
+        Some((last, others)) => Subject { text: format!("{} and {last}", others.join(", ")), many: true },
+    }
+}
+
+/// Who a sentence is about.
+struct Subject {
+    text: String,
+    many: bool,
+}
+
+impl Subject {
+    fn verb(&self, one: &'static str, many: &'static str) -> &'static str {
+        if self.many { many } else { one }
     }
 }
 
@@ -203,5 +225,76 @@ fn baselines(runs: &[&RunReport]) -> Option<String> {
         (Some(central), None) => Some(format!("For scale: all data in one place reaches {central}.")),
         (None, Some(local)) => Some(format!("For scale: clients on their own reach {local} on average.")),
         (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    fn sentence(reports: &[RunReport]) -> String {
+        let runs = measures::in_reading_order(reports);
+        headline(&runs, &measures::labels(&runs))
+    }
+
+    #[test]
+    fn the_headline_names_the_best_on_each_measure_and_the_baselines() {
+        assert_eq!(
+            sentence(&samples::five()),
+            "Split-FedLLM is most accurate (87.0 %), KD-FedLLM exchanges the fewest bytes (76.8 kB), and Split-FedLLM \
+             computes the least on its clients (1.40 TFLOP). For scale: all data in one place reaches 88.5 %, clients \
+             on their own 74.1 % on average."
+        );
+    }
+
+    #[test]
+    fn one_that_is_best_at_all_is_said_to_be() {
+        let mut best = samples::kd();
+        best.final_figures.accuracy = 0.9;
+        best.totals.client_flops = 1e12;
+        assert_eq!(
+            sentence(&[best, samples::fedllm()]),
+            "KD-FedLLM is best on all three measures: 90.0 % accuracy, 76.8 kB of payload, 1.00 TFLOP of client compute."
+        );
+    }
+
+    #[test]
+    fn equal_runs_share_the_praise() {
+        let sentence = sentence(&samples::twelve());
+        assert!(
+            sentence.starts_with("Split-FedLLM (mail-split-seed-51) is most accurate (89.0 %), KD-FedLLM exchanges"),
+            "{sentence}"
+        );
+        let (kd, mut twin) = (samples::kd(), samples::kd());
+        twin.framework = FrameworkName::FedLlm;
+        let sentence = self::sentence(&[kd, twin]);
+        assert!(sentence.starts_with("All are most accurate (80.2 %), all exchange"), "{sentence}");
+    }
+
+    #[test]
+    fn a_single_run_is_compared_with_guessing() {
+        assert_eq!(
+            sentence(&[samples::kd()]),
+            "KD-FedLLM (mail-kd) reached 80.2 % accuracy, 11.6 points above guessing the most frequent label, for \
+             76.8 kB of payload and 17.6 TFLOP of client compute."
+        );
+    }
+
+    #[test]
+    fn where_nothing_finished_nothing_is_compared() {
+        assert_eq!(sentence(&[samples::failed()]), "No federated run finished, so there is nothing to compare.");
+    }
+
+    #[test]
+    fn runs_on_other_examples_come_with_a_caution() {
+        let mut other = samples::kd();
+        other.hashes.data = "ff".repeat(32);
+        let (kd, fedllm) = (samples::kd(), samples::fedllm());
+        assert_eq!(cautions(&[&kd, &fedllm]), [""; 0]);
+        assert_eq!(
+            cautions(&[&kd, &other]),
+            ["These runs read different examples: compare their accuracies with care."]
+        );
     }
 }

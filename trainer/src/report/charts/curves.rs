@@ -17,7 +17,7 @@ const TOP: f64 = 14.0;
 const BOTTOM: f64 = HEIGHT - 46.0;
 /// Where the plot ends if names stand in the margin, and if they stand in the plot.
 const RIGHT_BESIDE_NAMES: f64 = WIDTH - 128.0;
-const RIGHT: f64 = WIDTH - 14.0;
+const RIGHT: f64 = WIDTH - 34.0;
 /// With more rounds than this only the last point of a line is drawn.
 const MOST_POINTS: usize = 25;
 
@@ -79,8 +79,12 @@ pub(crate) fn curves(chart: &Curves) -> Drawing {
     let mut marks = frame(chart, &x, &y, right);
     marks.extend(reference(chart, &y, right));
     let placed: Vec<Placed> = chart.series.iter().map(|series| Placed::new(series, &x, &y)).collect();
-    placed.iter().for_each(|series| series.draw_line(&mut marks));
-    placed.iter().for_each(|series| series.draw_points(&mut marks));
+    for series in &placed {
+        series.draw_line(&mut marks);
+    }
+    for series in &placed {
+        series.draw_points(&mut marks);
+    }
     match chart.names {
         Placement::Margin => names_in_margin(&placed, right, &mut marks),
         Placement::Point => names_at_points(&placed, right, &mut marks),
@@ -104,9 +108,11 @@ fn frame(chart: &Curves, x: &Scale, y: &Scale, right: f64) -> Vec<Mark> {
         marks.push(Mark::line((LEFT, height), (right, height), "grid"));
         marks.push(Mark::text((LEFT - 8.0, height + 4.0), "tick end", (chart.y.show)(tick)));
     }
-    for (tick, place) in x.ticks() {
+    for (_, place) in x.ticks() {
         marks.push(Mark::line((place, BOTTOM), (place, BOTTOM + 4.0), "axis"));
-        marks.push(Mark::text((place, BOTTOM + 18.0), "tick middle", (chart.x.show)(tick)));
+    }
+    for (place, text) in labels::apart(x.ticks().map(|(tick, place)| (place, (chart.x.show)(tick)))) {
+        marks.push(Mark::text((place, BOTTOM + 18.0), "tick middle", text));
     }
     marks.push(Mark::line((LEFT, BOTTOM), (right, BOTTOM), "axis"));
     if let Some(place) = x.broken_at() {
@@ -122,7 +128,7 @@ fn reference(chart: &Curves, y: &Scale, right: f64) -> Vec<Mark> {
     };
     vec![
         Mark::line((LEFT, height), (right, height), "reference"),
-        Mark::text((right - 4.0, height - 5.0), "tick end", name),
+        Mark::text((right - 4.0, height + 14.0), "tick end", name),
     ]
 }
 
@@ -134,9 +140,8 @@ struct Placed<'a> {
 
 impl<'a> Placed<'a> {
     fn new(series: &'a Series, x: &Scale, y: &Scale) -> Self {
-        let place = |(at, figure, title): &'a (f64, f64, String)| {
-            Some(((x.place(*at)?, y.place(*figure)?), title.as_str()))
-        };
+        let place =
+            |(at, figure, title): &'a (f64, f64, String)| Some(((x.place(*at)?, y.place(*figure)?), title.as_str()));
         Self { series, points: series.points.iter().filter_map(place).collect() }
     }
 
@@ -178,7 +183,8 @@ fn names_at_points(placed: &[Placed], right: f64, marks: &mut Vec<Mark>) {
     let ends: Vec<(usize, (f64, f64))> =
         placed.iter().enumerate().filter_map(|(at, series)| Some((at, series.end()?))).collect();
     let wanted: Vec<((f64, f64), &str)> = ends.iter().map(|(at, end)| (*end, names[*at].as_str())).collect();
-    let busy: Vec<(f64, f64)> = placed.iter().flat_map(|series| series.points.iter().map(|(place, _)| *place)).collect();
+    let busy: Vec<(f64, f64)> =
+        placed.iter().flat_map(|series| series.points.iter().map(|(place, _)| *place)).collect();
     let plot = Area { left: LEFT, top: 0.0, right: right + 10.0, bottom: BOTTOM };
     for ((at, _), place) in ends.iter().zip(labels::beside(&wanted, plot, &busy)) {
         let class = &placed[*at].series.style.class;

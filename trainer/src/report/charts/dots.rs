@@ -6,7 +6,7 @@ use super::{Drawing, Mark, Style, labels, scale::Scale};
 const WIDTH: f64 = 1060.0;
 const NAMES: f64 = 168.0;
 const GAP: f64 = 26.0;
-const HEAD: f64 = 40.0;
+const HEAD: f64 = 54.0;
 const ROW: f64 = 27.0;
 const FOOT: f64 = 26.0;
 
@@ -24,7 +24,13 @@ pub(crate) struct Panel {
 }
 
 /// Draws the panels beside each other.
-pub(crate) fn dots(id: &str, title: String, description: String, rows: &[(String, Style)], panels: &[Panel]) -> Drawing {
+pub(crate) fn dots(
+    id: &str,
+    title: String,
+    description: String,
+    rows: &[(String, Style)],
+    panels: &[Panel],
+) -> Drawing {
     let height = HEAD + ROW * rows.len() as f64 + FOOT;
     let mut marks = Vec::new();
     for (row, (name, style)) in rows.iter().enumerate() {
@@ -47,23 +53,23 @@ fn middle(row: usize) -> f64 {
 fn draw(panel: &Panel, rows: &[(String, Style)], (left, right): (f64, f64)) -> Vec<Mark> {
     let known = panel.figures.iter().flatten().copied();
     let figures = known.chain(panel.reference.iter().map(|(level, _)| *level));
-    let span = (left + 6.0, right - 6.0);
+    let span = (left + 10.0, right - 22.0);
     let scale = if panel.logarithmic { Scale::logarithmic(figures, span) } else { Scale::linear(figures, span) };
     let bottom = HEAD + ROW * rows.len() as f64;
-    let mut marks = vec![
-        Mark::text((left, 14.0), "panel", panel.title),
-        Mark::text((left, 30.0), "hint", panel.hint),
-    ];
-    for (tick, place) in scale.ticks() {
+    let mut marks = vec![Mark::text((left, 14.0), "panel", panel.title), Mark::text((left, 30.0), "hint", panel.hint)];
+    for (_, place) in scale.ticks() {
         marks.push(Mark::line((place, HEAD), (place, bottom), "grid"));
-        marks.push(Mark::text((place, bottom + 17.0), "tick middle", (panel.tick)(tick)));
+    }
+    let ticks = scale.ticks().map(|(tick, place)| (place, (panel.tick)(tick)));
+    for (place, text) in labels::apart(ticks) {
+        marks.push(Mark::text((place, bottom + 17.0), "tick middle", text));
     }
     if let Some(place) = scale.broken_at() {
         marks.push(Mark::line((place, HEAD), (place, bottom), "break"));
     }
     if let Some((place, name)) = panel.reference.as_ref().and_then(|(level, name)| Some((scale.place(*level)?, name))) {
         marks.push(Mark::line((place, HEAD - 4.0), (place, bottom), "reference"));
-        marks.push(Mark::text((place + 5.0, HEAD - 10.0), "tick", name));
+        marks.push(Mark::text((place, HEAD - 7.0), "tick middle", name));
     }
     for row in 0..rows.len() {
         marks.extend(draw_row(panel, &scale, rows, row, (left, right)));
@@ -71,7 +77,13 @@ fn draw(panel: &Panel, rows: &[(String, Style)], (left, right): (f64, f64)) -> V
     marks
 }
 
-fn draw_row(panel: &Panel, scale: &Scale, rows: &[(String, Style)], row: usize, (left, right): (f64, f64)) -> Vec<Mark> {
+fn draw_row(
+    panel: &Panel,
+    scale: &Scale,
+    rows: &[(String, Style)],
+    row: usize,
+    (left, right): (f64, f64),
+) -> Vec<Mark> {
     let y = middle(row);
     let (name, style) = &rows[row];
     let mut marks = vec![Mark::line((left, y), (right, y), "row")];

@@ -66,11 +66,26 @@ pub(crate) fn beside(points: &[((f64, f64), &str)], plot: Area, busy: &[(f64, f6
                 (x - 6.0 - width, y - 8.0),
                 (x - 6.0 - width, y + 16.0),
             ];
-            let area = |(left, base): (f64, f64)| Area { left, top: base - 10.0, right: left + width, bottom: base + 3.0 };
-            let free = |at: &&(f64, f64)| plot.holds(&area(**at)) && !taken.iter().any(|other| other.meets(&area(**at)));
+            let area =
+                |(left, base): (f64, f64)| Area { left, top: base - 10.0, right: left + width, bottom: base + 3.0 };
+            let free =
+                |at: &&(f64, f64)| plot.holds(&area(**at)) && !taken.iter().any(|other| other.meets(&area(**at)));
             let place = candidates.iter().find(free).copied();
             taken.extend(place.map(area));
             place
+        })
+        .collect()
+}
+
+/// The labels of an axis that have room beside each other, from the first on; the rest keep their grid line only.
+pub(crate) fn apart(ticks: impl Iterator<Item = (f64, String)>) -> Vec<(f64, String)> {
+    let mut end = f64::NEG_INFINITY;
+    ticks
+        .filter(|(place, text)| {
+            let half = text.chars().count() as f64 * LETTER / 2.0;
+            let free = place - half >= end;
+            end = if free { place + half + 2.0 } else { end };
+            free
         })
         .collect()
 }
@@ -127,6 +142,13 @@ mod tests {
     fn a_point_with_no_room_around_it_gets_no_name() {
         let plot = Area { left: 0.0, top: 0.0, right: 30.0, bottom: 30.0 };
         assert_eq!(beside(&[((15.0, 15.0), "a long name")], plot, &[]), [None]);
+    }
+
+    #[test]
+    fn labels_of_an_axis_without_room_are_left_out() {
+        let ticks = [(0.0, "0".to_owned()), (30.0, "5 TFLOP".to_owned()), (60.0, "10 TFLOP".to_owned())];
+        let kept: Vec<f64> = apart(ticks.into_iter()).into_iter().map(|(place, _)| place).collect();
+        assert_eq!(kept, [0.0, 30.0]);
     }
 
     #[test]

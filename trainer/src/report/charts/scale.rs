@@ -67,7 +67,7 @@ impl Scale {
             (figure - self.low) / (self.high - self.low)
         };
         let in_sight = share.is_finite() && (-0.001..=1.001).contains(&share);
-        in_sight.then(|| self.start + share * (self.end - self.start))
+        in_sight.then_some(self.start + share * (self.end - self.start))
     }
 
     /// The round numbers to label, each with its place.

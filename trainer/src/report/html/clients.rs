@@ -15,6 +15,8 @@ const NAMED_LABELS: usize = 3;
 const OPEN: usize = 12;
 
 /// The clients of one run. Columns that no client fills are left out.
+// The flags are columns, each shown or not on its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Serialize)]
 pub(super) struct Roster {
     run: Entry,
@@ -30,7 +32,7 @@ pub(super) struct Roster {
 
 #[derive(Debug, Serialize)]
 struct Client {
-    client: String,
+    name: String,
     examples: String,
     mix: Vec<Share>,
     mix_text: String,
@@ -71,7 +73,8 @@ pub(super) fn roster(run: &Run) -> Option<Roster> {
     }
     let labels: Vec<&str> = report.final_figures.per_label.iter().map(|label| label.label.as_str()).collect();
     let absences = absences(report);
-    let absent = |client: &ClientReport| absences.get(client.client.as_str()).map_or(String::new(), |missed| rounds(missed));
+    let absent =
+        |client: &ClientReport| absences.get(client.client.as_str()).map_or(String::new(), |missed| rounds(missed));
     Some(Roster {
         run: run.entry(),
         open: report.clients.len() <= OPEN,
@@ -90,7 +93,7 @@ fn row(client: &ClientReport, labels: &[&str], absent: String) -> Client {
     let padding = if tokens > 0 { client.tokens.padding as f64 / tokens as f64 } else { f64::NAN };
     let seconds = client.seconds;
     Client {
-        client: client.client.clone(),
+        name: client.client.clone(),
         examples: units::count(client.examples),
         mix: mix(&client.label_counts),
         mix_text: mix_text(&client.label_counts, labels),

@@ -37,7 +37,7 @@ pub(super) fn overview(runs: &[Run]) -> Drawing {
             title: "Client compute",
             hint: "FLOPs of all clients · less is better",
             show: units::flops,
-            tick: units::flops,
+            tick: flops_tick,
             logarithmic: wide(runs),
             ..panel(runs, Better::Smaller, |run| measures::scores(run).map(|_| run.totals.client_flops))
         },
@@ -53,7 +53,7 @@ fn panel(runs: &[Run], better: Better, figure: fn(&RunReport) -> Option<f64>) ->
         title: "",
         hint: "",
         show: units::bytes,
-        tick: units::bytes,
+        tick: bytes_tick,
         logarithmic: false,
         figures: reports.iter().map(|report| figure(report)).collect(),
         best: measures::best(&reports, better, figure),
@@ -74,7 +74,9 @@ pub(super) fn by_round(runs: &[Run]) -> Vec<Drawing> {
         curves(&Curves {
             id: "accuracy-by-round",
             title: "Accuracy by round".into(),
-            description: ending(runs, "accuracy", |report| report.rounds.last().map(|last| units::percent(last.accuracy))),
+            description: ending(runs, "accuracy", |report| {
+                report.rounds.last().map(|last| units::percent(last.accuracy))
+            }),
             x: rounds(),
             y: Axis { caption: "accuracy", show: whole_percent, scale: AxisScale::Linear },
             series: &accuracy,
@@ -96,11 +98,10 @@ pub(super) fn by_round(runs: &[Run]) -> Vec<Drawing> {
 
 /// Accuracy over what it cost: payload bytes, client FLOPs.
 pub(super) fn by_cost(runs: &[Run]) -> Vec<Drawing> {
-    let chart = |id, title: &str, x: Axis, spent: fn(&RunReport) -> Vec<f64>| {
+    let chart = |id, title: &str, x: Axis, show: fn(f64) -> String, spent: fn(&RunReport) -> Vec<f64>| {
         let series = all_series(runs, spent, |report, at| report.rounds[at].accuracy, units::percent);
         let measured = series.iter().any(|series| !series.points.is_empty());
         measured.then(|| {
-            let show = x.show;
             curves(&Curves {
                 id,
                 title: title.into(),
@@ -113,12 +114,12 @@ pub(super) fn by_cost(runs: &[Run]) -> Vec<Drawing> {
             })
         })
     };
-    let bytes = Axis { caption: "payload so far, both directions", show: units::bytes, scale: AxisScale::Logarithmic };
+    let bytes = Axis { caption: "payload so far, both directions", show: bytes_tick, scale: AxisScale::Logarithmic };
     let scale = if wide(runs) { AxisScale::Logarithmic } else { AxisScale::Linear };
-    let flops = Axis { caption: "client FLOPs so far, all clients", show: units::flops, scale };
+    let flops = Axis { caption: "client FLOPs so far, all clients", show: flops_tick, scale };
     let charts = [
-        chart("accuracy-by-bytes", "Accuracy against bytes", bytes, measures::payload_by_round),
-        chart("accuracy-by-flops", "Accuracy against client compute", flops, measures::flops_by_round),
+        chart("accuracy-by-bytes", "Accuracy against bytes", bytes, units::bytes, measures::payload_by_round),
+        chart("accuracy-by-flops", "Accuracy against client compute", flops, units::flops, measures::flops_by_round),
     ];
     charts.into_iter().flatten().collect()
 }
@@ -127,7 +128,7 @@ pub(super) fn by_cost(runs: &[Run]) -> Vec<Drawing> {
 #[derive(Debug, Serialize)]
 pub(super) struct Kinds {
     drawing: Drawing,
-    kinds: Vec<&'static str>,
+    names: Vec<&'static str>,
     rows: Vec<KindRow>,
 }
 
@@ -165,8 +166,8 @@ pub(super) fn kinds(runs: &[Run]) -> Option<Kinds> {
         }
     }
     let description = "Stacked bars: payload of each run by direction and kind. The table below has the same figures.";
-    let drawing = bars("bytes-by-kind", "Payload by kind".into(), description.into(), &stacks, units::bytes);
-    Some(Kinds { drawing, kinds: kinds.into_iter().map(PayloadKind::as_str).collect(), rows })
+    let drawing = bars("bytes-by-kind", "Payload by kind".into(), description.into(), &stacks, bytes_tick);
+    Some(Kinds { drawing, names: kinds.into_iter().map(PayloadKind::as_str).collect(), rows })
 }
 
 fn segment(kind: PayloadKind, value: f64) -> Segment {
@@ -187,9 +188,7 @@ fn all_series(
         });
         points.collect()
     };
-    runs.iter()
-        .map(|run| Series { label: run.label.clone(), style: run.style.clone(), points: points(run) })
-        .collect()
+    runs.iter().map(|run| Series { label: run.label.clone(), style: run.style.clone(), points: points(run) }).collect()
 }
 
 /// What the chart says, for those who do not see it: where each line ends.
@@ -199,7 +198,7 @@ fn ending(runs: &[Run], what: &str, figure: impl Fn(&RunReport) -> Option<String
 }
 
 /// What guessing the most frequent label reaches, where that is the same for all runs.
-fn majority(runs: &[Run]) -> Option<(f64, String)> {
+pub(super) fn majority(runs: &[Run]) -> Option<(f64, String)> {
     let mut known = runs.iter().map(|run| run.report.final_figures.majority).filter(|majority| *majority > 0.0);
     let level = known.next()?;
     known.all(|other| (other - level).abs() < 1e-9).then(|| (level, format!("majority {}", units::percent(level))))
@@ -215,6 +214,14 @@ fn whole_percent(share: f64) -> String {
     let percent = share * 100.0;
     // Ticks may lie closer than a percent.
     if (percent - percent.round()).abs() < 1e-6 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+}
+
+fn bytes_tick(bytes: f64) -> String {
+    units::tick(&units::bytes(bytes))
+}
+
+fn flops_tick(flops: f64) -> String {
+    units::tick(&units::flops(flops))
 }
 
 fn whole(figure: f64) -> String {

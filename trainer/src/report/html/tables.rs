@@ -55,7 +55,8 @@ fn columns(runs: &[Run]) -> Vec<Column> {
         column(Better::Smaller, units::decimal, |run| Some(measures::scores(run)?.loss)),
         column(Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.up as f64)),
         column(Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.down as f64)),
-        column(Better::Smaller, units::decimal, measures::wire_per_payload),
+        // Framing is no one's merit, so it has no best.
+        (column(Better::Smaller, units::decimal, measures::wire_per_payload).0, vec![false; runs.len()]),
         column(Better::Smaller, units::flops, |run| Some(run.totals.client_flops)),
         column(Better::Smaller, units::duration, |run| Some(run.totals.client_seconds)),
         column(Better::Smaller, units::bytes, |run| Some(measures::client_memory(run)?.0 as f64)),
@@ -63,13 +64,14 @@ fn columns(runs: &[Run]) -> Vec<Column> {
     ]
 }
 
+/// How the clients' own models do, where clients evaluate themselves, and which stop rule ended the run.
 fn notes(report: &RunReport) -> Vec<String> {
     let end = &report.final_figures;
-    let mean = end.client_mean_accuracy.map(|mean| format!("clients' own models: {} on average", units::percent(mean)));
-    let worst = end
-        .worst_client
-        .as_ref()
-        .map(|worst| format!("worst client: {}, {}", worst.client, units::percent(worst.accuracy)));
+    // For `localOnly` the mean is the headline already.
+    let mean = end.client_mean_accuracy.filter(|mean| (mean - end.accuracy).abs() > 1e-9);
+    let mean = mean.map(|mean| format!("clients: {} on average", units::percent(mean)));
+    let worst = end.worst_client.as_ref();
+    let worst = worst.map(|worst| format!("worst client: {} ({})", units::percent(worst.accuracy), worst.client));
     let stopped = (report.phase == RunPhase::Succeeded && report.stop_reason != "rounds")
         .then(|| format!("stopped by {} after round {}", report.stop_reason, report.rounds.len()));
     [mean, worst, stopped].into_iter().flatten().collect()
@@ -106,7 +108,7 @@ pub(super) fn label_scores(runs: &[Run]) -> Vec<LabelScores> {
 #[derive(Debug, Serialize)]
 pub(super) struct Round {
     run: String,
-    round: u32,
+    number: u32,
     accuracy: String,
     macro_f1: String,
     loss: String,
@@ -130,7 +132,7 @@ fn rounds_of(run: &Run) -> Vec<Round> {
     rounds
         .map(|(round, (payload_so_far, flops_so_far))| Round {
             run: run.label.clone(),
-            round: round.round,
+            number: round.round,
             accuracy: units::percent(round.accuracy),
             macro_f1: units::decimal(round.macro_f1),
             loss: units::decimal(round.loss),
@@ -161,7 +163,7 @@ struct FactValue {
 
 /// Hashes and environment; a value that all runs share is stated once.
 pub(super) fn facts(runs: &[Run]) -> Vec<Fact> {
-    let facts: [(&'static str, fn(&RunReport) -> String); 11] = [
+    let facts: [(&'static str, Read); 11] = [
         ("fedtune", |run| run.environment.fedtune.clone()),
         ("libtorch", |run| run.environment.libtorch.clone()),
         ("instruction set", |run| run.environment.isa.clone()),
@@ -177,7 +179,10 @@ pub(super) fn facts(runs: &[Run]) -> Vec<Fact> {
     facts.into_iter().map(|(name, read)| Fact { name, values: values(runs, read) }).collect()
 }
 
-fn values(runs: &[Run], read: fn(&RunReport) -> String) -> Vec<FactValue> {
+/// Reads a fact off a report.
+type Read = fn(&RunReport) -> String;
+
+fn values(runs: &[Run], read: Read) -> Vec<FactValue> {
     let mut values: Vec<FactValue> = Vec::new();
     for run in runs {
         let text = read(run.report);

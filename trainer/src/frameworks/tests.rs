@@ -1,0 +1,329 @@
+//! The frameworks' oracles: whole runs over the real wire on a tiny BERT, against plain training of the same steps.
+
+use std::path::{Path, PathBuf};
+
+use fedtune_crds::load;
+use tch::{Device, Tensor};
+
+use super::{adapter, kd::distillation_loss, payload_kind};
+use crate::{
+    data::{Corpus, Example, Labels, Record, encode},
+    events::Events,
+    local::{Recipe, train},
+    meter::{Slots, Worker},
+    models::{Base, LoadOptions, Model, Part, Precision},
+    plan::Plan,
+    random::{Key, Site},
+    run::{
+        RunError,
+        local::{Ended, run},
+        materials::Materials,
+    },
+    server::ServerError,
+};
+
+/// Two steps a round for two rounds, AdamW, dropout; `framework` and `sets` decide the rest.
+fn plan(framework: &str, sets: &[&str]) -> Plan {
+    let yaml = format!(
+        "
+apiVersion: fedtune.io/v1alpha1
+kind: FederatedFineTune
+metadata: {{name: tiny}}
+spec:
+  framework: {{{framework}}}
+  model: {{source: {{path: tiny-bert}}}}
+  tuning: {{lora: {{rank: 2, alpha: '4', dropout: '0.25', targetModules: [query, value]}}}}
+  data: {{source: {{path: none}}, labels: [a, b, c], public: {{examples: 8}}, evaluation: {{examples: 8}}}}
+  training: {{rounds: 2, localSteps: 2, batchSize: 4, maxSequenceLength: 12, optimizer: {{adamW: {{learningRate: '1e-2'}}}}}}
+  clients: {{groups: [{{name: silo, replicas: 3}}]}}
+"
+    );
+    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    let resource = load(&yaml, &sets).unwrap_or_else(|error| panic!("{error}"));
+    Plan::of(&resource).unwrap()
+}
+
+/// Records of random tokens, of 3 to 11 tokens each, whose label is that of their first token.
+fn records(count: usize, seed: u64) -> Vec<Record> {
+    let mut stream = Key { seed, ..Key::default() }.stream(Site::Partition);
+    let mut record = || {
+        let tokens: Vec<u32> = (0..3 + stream.below(9)).map(|_| 1 + stream.below(30) as u32).collect();
+        let label = ["a", "b", "c"][tokens[0] as usize % 3];
+        Record { tokens, label: Some(label.to_owned()) }
+    };
+    (0..count).map(|_| record()).collect()
+}
+
+fn materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiny-bert");
+    let base = Base::load(&folder, LoadOptions { precision: Precision::F32, device: Device::Cpu }).unwrap();
+    Materials {
+        base,
+        lora: plan.lora.clone(),
+        pad_id: 0,
+        corpus: Corpus {
+            clients,
+            public: records(8, 1000),
+            evaluation: records(8, 2000),
+            label_order: plan.data.labels.clone(),
+            data_hash: String::new(),
+            partition_hash: String::new(),
+        },
+        tokenizer_hash: String::new(),
+        run_hash: "tiny".to_owned(),
+        model_name: "tiny".to_owned(),
+        device_words: "CPU (F32)".to_owned(),
+    }
+}
+
+/// A run with clients of 10, 11, 12, ... examples.
+fn run_with_unequal_clients(plan: &Plan) -> Ended {
+    let clients = (0..plan.clients.len()).map(|k| records(10 + k, k as u64)).collect();
+    run(plan, &materials(plan, clients), &Events::silent()).unwrap()
+}
+
+fn one_client(framework: &str, sets: &[&str]) -> Plan {
+    plan(framework, &[sets, &["clients.groups[0].replicas=1"]].concat())
+}
+
+/// All values of the global adapter, in its order.
+fn adapter_of(ended: &Ended) -> Vec<f32> {
+    values(ended.outcome.half.model().expect("this framework has a global model"))
+}
+
+fn values(model: &Model) -> Vec<f32> {
+    flat(&adapter::snapshot(model, Part::Whole))
+}
+
+fn flat(tensors: &[Tensor]) -> Vec<f32> {
+    tensors.iter().flat_map(|tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap()).collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Plain training of one client's records: a new optimizer each round, the same streams, no federation.
+fn train_plainly(plan: &Plan, records: &[Record]) -> Vec<f32> {
+    let labels = Labels::new(plan.data.labels.clone());
+    let (model, recipe) = fresh(plan);
+    let examples = encode(records, &labels).unwrap();
+    for round in 1..=plan.rules.rounds {
+        let key = Key { seed: plan.seed, client: 0, round, step: 0 };
+        train(&model, &examples, &recipe, key, &mut worker()).unwrap();
+    }
+    values(&model)
+}
+
+fn fresh(plan: &Plan) -> (Model, Recipe) {
+    let materials = materials(plan, Vec::new());
+    let model = Model::new(materials.base, &plan.lora, 3, plan.seed).unwrap();
+    (model, plan.recipe(3, 0, plan.lora.clone()))
+}
+
+fn worker() -> Worker {
+    Worker::new("silo/0", Slots::new(1, 1), Events::silent())
+}
+
+#[test]
+fn fedllm_with_one_client_equals_plain_training_to_the_last_bit() {
+    let plan = one_client("fedLLM: {}", &[]);
+    assert_eq!(adapter_of(&run_with_unequal_clients(&plan)), train_plainly(&plan, &records(10, 0)));
+}
+
+#[test]
+fn central_over_one_client_equals_plain_training_to_the_last_bit() {
+    let plan = one_client("central: {}", &[]);
+    assert_eq!(adapter_of(&run_with_unequal_clients(&plan)), train_plainly(&plan, &records(10, 0)));
+}
+
+#[test]
+fn split_v2_with_one_client_equals_central_to_the_last_bit() {
+    let central = adapter_of(&run_with_unequal_clients(&one_client("central: {}", &[])));
+    for cut in [1, 2] {
+        let split = one_client(&format!("splitFedLLM: {{variant: V2, cutLayer: {cut}}}"), &[]);
+        assert_eq!(adapter_of(&run_with_unequal_clients(&split)), central, "cut after {cut}");
+    }
+}
+
+#[test]
+fn split_v1_with_one_client_equals_central_to_the_last_bit() {
+    let central = adapter_of(&run_with_unequal_clients(&one_client("central: {}", &[])));
+    let split = one_client("splitFedLLM: {variant: V1, cutLayer: 1}", &[]);
+    assert_eq!(adapter_of(&run_with_unequal_clients(&split)), central);
+}
+
+/// One SGD step from theta: sum p_k (theta - eta g_k) = theta - eta sum p_k g_k.
+#[test]
+fn with_one_sgd_step_parameters_and_gradients_are_the_same_within_1e_6() {
+    let sgd = ["training.localSteps=1", r#"training.optimizer={"sgd":{"learningRate":"0.1"}}"#];
+    let parameters = run_with_unequal_clients(&plan("fedLLM: {upload: Parameters}", &sgd));
+    let gradients = run_with_unequal_clients(&plan("fedLLM: {upload: Gradients}", &sgd));
+    let difference = largest_difference(&adapter_of(&parameters), &adapter_of(&gradients));
+    assert!(difference < 1e-6, "{difference}");
+    assert!(largest_difference(&adapter_of(&parameters), &values(&fresh(&plan("fedLLM: {}", &[])).0)) > 1e-3);
+}
+
+/// Full batches without dropout: every client takes the same step, whatever the order of its examples.
+#[test]
+fn equal_clients_with_full_batches_equal_one_within_1e_6() {
+    let sets = ["tuning.lora.dropout=0", "training.batchSize=10", r#"training.optimizer={"sgd":{"learningRate":"0.1"}}"#];
+    let run_k = |k: usize| {
+        let replicas = format!("clients.groups[0].replicas={k}");
+        let plan = plan("fedLLM: {}", &[&sets[..], &[&replicas]].concat());
+        let materials = materials(&plan, vec![records(10, 0); k]);
+        adapter_of(&run(&plan, &materials, &Events::silent()).unwrap())
+    };
+    let difference = largest_difference(&run_k(4), &run_k(1));
+    assert!(difference < 1e-6, "{difference}");
+}
+
+#[test]
+fn every_framework_gives_the_same_bits_again_however_threads_are_scheduled() {
+    for framework in ["fedLLM: {}", "splitFedLLM: {variant: V1, cutLayer: 1}", "splitFedLLM: {variant: V2, cutLayer: 1}", "kdFedLLM: {distillationSteps: 2}"] {
+        let plan = plan(framework, &[]);
+        let first = adapter_of(&run_with_unequal_clients(&plan));
+        for _ in 0..3 {
+            assert_eq!(adapter_of(&run_with_unequal_clients(&plan)), first, "{framework}");
+        }
+    }
+}
+
+/// KL(client || student) on the public set, before and after distilling one client into the student.
+#[test]
+fn with_lambda_one_distillation_brings_the_student_twenty_times_closer_to_the_client() {
+    let plan = one_client(
+        "kdFedLLM: {lambda: '1', temperature: '1', distillationSteps: 120}",
+        &["training.rounds=1", "training.batchSize=8", "tuning.lora.dropout=0", "training.localSteps=4"],
+    );
+    let public = encode(&records(8, 1000), &Labels::new(plan.data.labels.clone())).unwrap();
+    let (client, recipe) = fresh(&plan);
+    let key = Key { seed: plan.seed, client: 0, round: 1, step: 0 };
+    let examples = encode(&records(10, 0), &Labels::new(plan.data.labels.clone())).unwrap();
+    train(&client, &examples, &recipe, key, &mut worker()).unwrap();
+    let kl = |student: &Model| {
+        let (z, teacher) = (logits(student, &public), logits(&client, &public));
+        distillation_loss(&z, &teacher, None, 1.0, 1.0).double_value(&[])
+    };
+    let before = kl(&fresh(&plan).0);
+    let after = kl(run_with_unequal_clients(&plan).outcome.half.model().unwrap());
+    assert!(after * 20.0 < before, "KL before {before}, after {after}");
+}
+
+fn logits(model: &Model, examples: &[Example]) -> Tensor {
+    crate::evaluate::logits(model, examples, 0, 8)
+}
+
+#[test]
+fn with_lambda_zero_the_teachers_logits_change_no_bit() {
+    let trained = |clients_seed: u64| {
+        let plan = one_client("kdFedLLM: {lambda: '0', distillationSteps: 3}", &[]);
+        let materials = materials(&plan, vec![records(10, clients_seed)]);
+        adapter_of(&run(&plan, &materials, &Events::silent()).unwrap())
+    };
+    assert_eq!(trained(0), trained(77));
+}
+
+/// Golden: `torch.nn.functional.kl_div(reduction="batchmean")` and `cross_entropy`, see `tests/golden/make_golden.py`.
+#[test]
+fn the_distillation_loss_equals_pytorchs_kl_div() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/kd_loss.json");
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(cases.len() > 2);
+    for case in &cases {
+        check_kd_case(case);
+    }
+}
+
+fn check_kd_case(case: &serde_json::Value) {
+    let matrix = |name: &str| -> Vec<Vec<f32>> { serde_json::from_value(case[name].clone()).unwrap() };
+    let number = |name: &str| case[name].as_f64().unwrap();
+    // Masked rows are left out of the batch before it reaches the loss.
+    let mask: Vec<bool> = serde_json::from_value(case["mask"].clone()).unwrap();
+    let kept: Vec<i64> = mask.iter().enumerate().filter(|(_, kept)| **kept).map(|(row, _)| row as i64).collect();
+    let kept = Tensor::from_slice(&kept);
+    let z = Tensor::from_slice2(&matrix("student")).set_requires_grad(true);
+    let teacher = Tensor::from_slice2(&matrix("teacher"));
+    let labels: Vec<i64> = serde_json::from_value(case["labels"].clone()).unwrap();
+    let labels = Tensor::from_slice(&labels).index_select(0, &kept);
+    let rows = z.index_select(0, &kept);
+    let loss = distillation_loss(&rows, &teacher.index_select(0, &kept), Some(&labels), number("temperature"), number("lambda"));
+    assert!((loss.double_value(&[]) - number("loss")).abs() < 1e-5, "{} {}", loss.double_value(&[]), number("loss"));
+    let gradient = flat(&Tensor::run_backward(&[&loss], &[&z], false, false));
+    let expected: Vec<f32> = matrix("gradient").concat();
+    assert!(largest_difference(&gradient, &expected) < 1e-5, "{gradient:?} {expected:?}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
+    let sets = ["training.rounds=5", r#"training.optimizer={"sgd":{"learningRate":"1e30"}}"#, "training.localSteps=3"];
+    for framework in ["fedLLM: {}", "splitFedLLM: {variant: V1, cutLayer: 1}", "kdFedLLM: {}", "localOnly: {}"] {
+        let plan = plan(framework, &sets);
+        let clients = (0..3).map(|k| records(10 + k, k as u64)).collect();
+        let error = run(&plan, &materials(&plan, clients), &Events::silent()).err().map(|error| error.to_string());
+        let sentence = error.unwrap_or_else(|| panic!("{framework}: the run went well"));
+        assert!(sentence.contains("the loss of silo/") && sentence.contains("in round 1, step"), "{framework}: {sentence}");
+    }
+}
+
+#[test]
+fn a_cut_past_the_model_is_refused_with_the_blocks_there_are() {
+    let plan = one_client("splitFedLLM: {cutLayer: 3}", &[]);
+    let error = run(&plan, &materials(&plan, vec![records(10, 0)]), &Events::silent()).err().unwrap();
+    assert!(matches!(error, RunError::Server(ServerError::CutLayer { cut: 3, blocks: 3 })), "{error}");
+    let sentence = "framework.splitFedLLM.cutLayer is 3, and the model has 3 blocks; it must be from 1 to 2";
+    assert_eq!(error.to_string(), sentence);
+}
+
+#[test]
+fn the_payload_of_each_client_and_round_is_what_the_formula_says() {
+    for (framework, kinds) in [
+        ("fedLLM: {}", 4),
+        ("fedLLM: {upload: Gradients}", 3),
+        ("kdFedLLM: {distillationSteps: 1}", 2),
+        ("splitFedLLM: {cutLayer: 1, activationCodec: BF16}", 6),
+        ("localOnly: {}", 0),
+        ("central: {}", 0),
+    ] {
+        // The comparison itself is part of every run; here it is seen that there was something to compare.
+        let ended = run_with_unequal_clients(&plan(framework, &[]));
+        for round in &ended.outcome.account.rounds {
+            let first = round.bytes.iter().filter(|count| count.client == "silo/0");
+            assert_eq!(first.filter(|count| count.payload > 0).count(), kinds, "{framework}");
+        }
+    }
+}
+
+/// TRAINER's table, bytes in one direction: a module counts r (in + out), an F32 four bytes.
+#[test]
+fn reference_payloads_are_met_to_the_byte() {
+    let modules = |count: usize, inputs: usize, outputs: usize, rank: usize| 4 * count * rank * (inputs + outputs);
+    assert_eq!(modules(12, 768, 3 * 768, 8), 1_179_648, "GPT-2 small c_attn r=8");
+    assert_eq!(modules(24, 1024, 3 * 1024, 8), 3_145_728, "GPT-2 medium c_attn r=8");
+    assert_eq!(modules(64, 4096, 4096, 8), 16_777_216, "LLaMA-7B q,v r=8");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/models/minilm");
+    let base = Base::load(&path, LoadOptions { precision: Precision::F32, device: Device::Cpu })
+        .unwrap_or_else(|error| panic!("{error}; run make setup"));
+    let plan = plan("fedLLM: {}", &["tuning.lora.rank=8"]);
+    let recipe = plan.recipe(77, 0, plan.lora.clone());
+    let formula = adapter::adapter_bytes(base.shape(), &recipe, Part::Whole) + adapter::head_bytes(base.shape(), &recipe);
+    assert_eq!(formula, 413_492, "MiniLM r=8 query,value and a head of 77 classes");
+    let facts = super::PayloadFacts { shape: base.shape(), recipe: &recipe, public: 1000, batches: &[(8, 512)] };
+    let kd = self::plan("kdFedLLM: {}", &[]).framework.payload(&facts);
+    assert!(kd.values().all(|bytes| *bytes == 308_000), "P = 1000, C = 77");
+    let model = Model::new(base, &recipe.lora, 77, 42).unwrap();
+    let sent: u64 = adapter::write(&model, Part::Whole).unwrap().iter().map(crate::wire::WireTensor::payload_bytes).sum();
+    assert_eq!(sent, formula);
+    assert!(model.adapter().parameters().iter().any(|p| payload_kind(p).as_str() == "head"));
+}
+
+#[test]
+fn a_run_counts_flops_tokens_and_steps_of_each_client() {
+    let ended = run_with_unequal_clients(&plan("fedLLM: {}", &[]));
+    let plan = plan("fedLLM: {}", &[]);
+    for client in ended.outcome.account.clients(&plan, 2) {
+        assert_eq!(client.steps, 4);
+        assert!(client.flops.train > 0.0 && client.tokens.real > 0, "{client:?}");
+    }
+}

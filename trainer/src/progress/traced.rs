@@ -1,0 +1,28 @@
+//! Progress as tracing events: what a program reads that follows a run through its logs.
+//! Must not format a figure: fields keep the numbers.
+
+use tracing::{debug, error, info, trace as finest, warn};
+
+use crate::events::Event;
+
+/// Logs the event with its fields; steps at `trace`, stages at `debug`, the rest where a person would look.
+pub(super) fn trace(event: Event) {
+    match event {
+        Event::StageStarted { stage, of } => info!(stage, of, "stage started"),
+        Event::StageAdvanced { at } => finest!(at, "stage advanced"),
+        Event::StageFinished => debug!("stage finished"),
+        Event::Note { text } => info!(text, "note"),
+        Event::RunStarted { run, framework, rounds, clients } => {
+            info!(run, framework, rounds, clients, "run started");
+        }
+        Event::ClientJoined { client, joined, of } => info!(client, joined, of, "client joined"),
+        Event::RoundStarted { round, steps } => info!(round, steps, "round started"),
+        Event::StepFinished { worker } => finest!(worker, "step finished"),
+        Event::RoundFinished { round, accuracy, loss, payload_bytes, seconds } => {
+            info!(round, accuracy, loss, payload_bytes, seconds, "round finished");
+        }
+        Event::ClientAbsent { round, client, reason } => warn!(round, client, reason, "client absent"),
+        Event::RunFinished { run, error: None } => info!(run, "run finished"),
+        Event::RunFinished { run, error: Some(sentence) } => error!(run, error = sentence, "run failed"),
+    }
+}
