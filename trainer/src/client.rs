@@ -113,11 +113,9 @@ fn work_on(setup: ClientSetup<'_>, link: &mut Link) -> Result<Finished, ClientEr
             Subject::Refuse => return Err(refused(&message)),
             // A client that reconnects is welcomed again.
             Subject::Welcome => {}
-            other @ (Subject::Join
-            | Subject::Step
-            | Subject::StepReply
-            | Subject::Upload
-            | Subject::ExchangeReply) => return Err(ClientError::Unexpected(other)),
+            other @ (Subject::Join | Subject::Step | Subject::StepReply | Subject::Upload | Subject::ExchangeReply) => {
+                return Err(ClientError::Unexpected(other));
+            }
         }
     }
 }

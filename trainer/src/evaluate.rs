@@ -139,10 +139,8 @@ pub fn flops(model: &Model, examples: &[Example], recipe: &Recipe) -> f64 {
 pub fn logits(model: &Model, examples: &[Example], pad_id: u32, batch_size: usize) -> Tensor {
     let _no_graph = tch::no_grad_guard();
     let batches = batches(examples, batch_size);
-    let parts: Vec<Tensor> = batches
-        .iter()
-        .map(|batch| model.forward(&padded(examples, batch, pad_id, model), None))
-        .collect();
+    let parts: Vec<Tensor> =
+        batches.iter().map(|batch| model.forward(&padded(examples, batch, pad_id, model), None)).collect();
     let order: Vec<i64> = batches.iter().flatten().map(|&index| index as i64).collect();
     // Row i of the concatenation is example order[i]; its inverse puts the rows back.
     let back = Tensor::from_slice(&order).argsort(0, false).to_device(model.device());

@@ -140,7 +140,10 @@ mod tests {
 
     fn assert_near(actual: &[Vec<f32>], expected: &[[f32; 2]]) {
         for (actual, expected) in actual.iter().zip(expected) {
-            assert!(actual.iter().zip(expected).all(|(a, e)| (a - e).abs() < 2e-6), "{actual:?}, expected {expected:?}");
+            assert!(
+                actual.iter().zip(expected).all(|(a, e)| (a - e).abs() < 2e-6),
+                "{actual:?}, expected {expected:?}"
+            );
         }
     }
 

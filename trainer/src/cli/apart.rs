@@ -73,7 +73,9 @@ pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
     if !arguments.insecure && !arguments.listen.ip().is_loopback() {
         let address = arguments.listen;
         return complain(
-            format!("{address} is reached by other machines and this version speaks plain text; add --insecure to accept that, or listen on 127.0.0.1"),
+            format!(
+                "{address} is reached by other machines and this version speaks plain text; add --insecure to accept that, or listen on 127.0.0.1"
+            ),
             CONFIGURATION,
         );
     }

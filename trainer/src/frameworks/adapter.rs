@@ -108,7 +108,12 @@ pub(super) fn adapter_bytes(shape: &ModelShape, recipe: &Recipe, part: Part) -> 
     let lora = &recipe.lora;
     let linears = shape.linears();
     let targets = linears.iter().filter(|l| lora.targets(&l.name) && part.holds(l.block));
-    targets.map(|l| 4 * (lora.rank * (l.inputs + l.outputs)) as u64).sum()
+    targets.map(|l| lora_bytes(lora.rank, l.inputs, l.outputs)).sum()
+}
+
+/// Bytes of one LoRA pair, A: `[rank, inputs]` and B: `[outputs, rank]`, in F32.
+pub(super) fn lora_bytes(rank: usize, inputs: usize, outputs: usize) -> u64 {
+    4 * (rank * (inputs + outputs)) as u64
 }
 
 /// Bytes of the classifier head.

@@ -77,7 +77,13 @@ impl Framework for Kd {
 
 /// The distillation loss of logits `z` against `teacher`, both `[batch, classes]`, F32; `labels` `[batch]` where the
 /// public examples have them.
-pub fn distillation_loss(z: &Tensor, teacher: &Tensor, labels: Option<&Tensor>, temperature: f64, lambda: f64) -> Tensor {
+pub fn distillation_loss(
+    z: &Tensor,
+    teacher: &Tensor,
+    labels: Option<&Tensor>,
+    temperature: f64,
+    lambda: f64,
+) -> Tensor {
     let Some(labels) = labels else { return divergence(z, teacher, temperature) };
     // With a weight of zero a term is left out rather than multiplied: it may decide no bit.
     if lambda <= 0.0 {
@@ -227,7 +233,9 @@ impl Kd {
         let lengths: Vec<usize> = public.iter().map(|example| example.tokens.len()).collect();
         let labelled = public.iter().all(|example| example.label.is_some());
         let work = LocalWork::Steps(self.steps);
-        for (step, indices) in local_batches(&lengths, recipe.batch_size, work, key, Site::Distillation).iter().enumerate() {
+        for (step, indices) in
+            local_batches(&lengths, recipe.batch_size, work, key, Site::Distillation).iter().enumerate()
+        {
             let key = Key { step: step as u32, ..key };
             let batch = Batch::of(public, indices, recipe.pad_id, model);
             let rows: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
@@ -235,14 +243,16 @@ impl Kd {
             let loss = worker.compute(|| {
                 let z = model.forward(&batch.tokens, Some(key));
                 let labels = labelled.then_some(&batch.labels);
-                let loss = distillation_loss(&z, &teacher.index_select(0, &rows), labels, self.temperature, self.lambda);
+                let loss =
+                    distillation_loss(&z, &teacher.index_select(0, &rows), labels, self.temperature, self.lambda);
                 let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
                 optimizer.step(&parameters, &gradients);
                 loss.double_value(&[])
             });
             check_loss(loss, key, worker)?;
             let (rows, seq) = (batch.tokens.batch(), batch.tokens.seq());
-            worker.meter.flops.distill += flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.labels, rows, seq);
+            worker.meter.flops.distill +=
+                flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.labels, rows, seq);
             worker.say_step();
         }
         Ok(())

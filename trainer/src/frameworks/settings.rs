@@ -121,9 +121,6 @@ fn parse_split(spec: &spec::SplitFedLlm, precision: Precision) -> Result<SharedF
     finish(refused, Split { cut_layer: *cut_layer as usize, variant, codec })
 }
 
-fn finish(
-    refused: Vec<Refused>,
-    framework: impl super::Framework + 'static,
-) -> Result<SharedFramework, Vec<Refused>> {
+fn finish(refused: Vec<Refused>, framework: impl super::Framework + 'static) -> Result<SharedFramework, Vec<Refused>> {
     if refused.is_empty() { Ok(Arc::new(framework)) } else { Err(refused) }
 }

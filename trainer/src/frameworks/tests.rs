@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use fedtune_crds::load;
+use fedtune_crds::{
+    load,
+    report::{Direction, PayloadKind},
+};
 use tch::{Device, Tensor};
 
 use super::{adapter, kd::distillation_loss, payload_kind};
@@ -11,7 +14,7 @@ use crate::{
     events::Events,
     local::{Recipe, train},
     meter::{Slots, Worker},
-    models::{Base, LoadOptions, Model, Part, Precision},
+    models::{Base, LoadOptions, Model, ModelShape, Part, Precision},
     plan::Plan,
     random::{Key, Site},
     run::{
@@ -168,7 +171,8 @@ fn with_one_sgd_step_parameters_and_gradients_are_the_same_within_1e_6() {
 /// Full batches without dropout: every client takes the same step, whatever the order of its examples.
 #[test]
 fn equal_clients_with_full_batches_equal_one_within_1e_6() {
-    let sets = ["tuning.lora.dropout=0", "training.batchSize=10", r#"training.optimizer={"sgd":{"learningRate":"0.1"}}"#];
+    let sets =
+        ["tuning.lora.dropout=0", "training.batchSize=10", r#"training.optimizer={"sgd":{"learningRate":"0.1"}}"#];
     let run_k = |k: usize| {
         let replicas = format!("clients.groups[0].replicas={k}");
         let plan = plan("fedLLM: {}", &[&sets[..], &[&replicas]].concat());
@@ -181,7 +185,12 @@ fn equal_clients_with_full_batches_equal_one_within_1e_6() {
 
 #[test]
 fn every_framework_gives_the_same_bits_again_however_threads_are_scheduled() {
-    for framework in ["fedLLM: {}", "splitFedLLM: {variant: V1, cutLayer: 1}", "splitFedLLM: {variant: V2, cutLayer: 1}", "kdFedLLM: {distillationSteps: 2}"] {
+    for framework in [
+        "fedLLM: {}",
+        "splitFedLLM: {variant: V1, cutLayer: 1}",
+        "splitFedLLM: {variant: V2, cutLayer: 1}",
+        "kdFedLLM: {distillationSteps: 2}",
+    ] {
         let plan = plan(framework, &[]);
         let first = adapter_of(&run_with_unequal_clients(&plan));
         for _ in 0..3 {
@@ -248,7 +257,13 @@ fn check_kd_case(case: &serde_json::Value) {
     let labels: Vec<i64> = serde_json::from_value(case["labels"].clone()).unwrap();
     let labels = Tensor::from_slice(&labels).index_select(0, &kept);
     let rows = z.index_select(0, &kept);
-    let loss = distillation_loss(&rows, &teacher.index_select(0, &kept), Some(&labels), number("temperature"), number("lambda"));
+    let loss = distillation_loss(
+        &rows,
+        &teacher.index_select(0, &kept),
+        Some(&labels),
+        number("temperature"),
+        number("lambda"),
+    );
     assert!((loss.double_value(&[]) - number("loss")).abs() < 1e-5, "{} {}", loss.double_value(&[]), number("loss"));
     let gradient = flat(&Tensor::run_backward(&[&loss], &[&z], false, false));
     let expected: Vec<f32> = matrix("gradient").concat();
@@ -263,7 +278,10 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
         let clients = (0..3).map(|k| records(10 + k, k as u64)).collect();
         let error = run(&plan, &materials(&plan, clients), &Events::silent()).err().map(|error| error.to_string());
         let sentence = error.unwrap_or_else(|| panic!("{framework}: the run went well"));
-        assert!(sentence.contains("the loss of silo/") && sentence.contains("in round 1, step"), "{framework}: {sentence}");
+        assert!(
+            sentence.contains("the loss of silo/") && sentence.contains("in round 1, step"),
+            "{framework}: {sentence}"
+        );
     }
 }
 
@@ -298,22 +316,28 @@ fn the_payload_of_each_client_and_round_is_what_the_formula_says() {
 /// TRAINER's table, bytes in one direction: a module counts r (in + out), an F32 four bytes.
 #[test]
 fn reference_payloads_are_met_to_the_byte() {
-    let modules = |count: usize, inputs: usize, outputs: usize, rank: usize| 4 * count * rank * (inputs + outputs);
-    assert_eq!(modules(12, 768, 3 * 768, 8), 1_179_648, "GPT-2 small c_attn r=8");
-    assert_eq!(modules(24, 1024, 3 * 1024, 8), 3_145_728, "GPT-2 medium c_attn r=8");
-    assert_eq!(modules(64, 4096, 4096, 8), 16_777_216, "LLaMA-7B q,v r=8");
+    assert_eq!(12 * adapter::lora_bytes(8, 768, 3 * 768), 1_179_648, "GPT-2 small c_attn r=8");
+    assert_eq!(24 * adapter::lora_bytes(8, 1024, 3 * 1024), 3_145_728, "GPT-2 medium c_attn r=8");
+    assert_eq!(64 * adapter::lora_bytes(8, 4096, 4096), 16_777_216, "LLaMA-7B q,v r=8");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/models/minilm");
     let base = Base::load(&path, LoadOptions { precision: Precision::F32, device: Device::Cpu })
         .unwrap_or_else(|error| panic!("{error}; run make setup"));
     let plan = plan("fedLLM: {}", &["tuning.lora.rank=8"]);
     let recipe = plan.recipe(77, 0, plan.lora.clone());
-    let formula = adapter::adapter_bytes(base.shape(), &recipe, Part::Whole) + adapter::head_bytes(base.shape(), &recipe);
+    let formula =
+        adapter::adapter_bytes(base.shape(), &recipe, Part::Whole) + adapter::head_bytes(base.shape(), &recipe);
     assert_eq!(formula, 413_492, "MiniLM r=8 query,value and a head of 77 classes");
     let facts = super::PayloadFacts { shape: base.shape(), recipe: &recipe, public: 1000, batches: &[(8, 512)] };
     let kd = self::plan("kdFedLLM: {}", &[]).framework.payload(&facts);
     assert!(kd.values().all(|bytes| *bytes == 308_000), "P = 1000, C = 77");
+    let wide = ModelShape { hidden: 768, ..base.shape().clone() };
+    let facts = super::PayloadFacts { shape: &wide, ..facts };
+    let split = self::plan("splitFedLLM: {cutLayer: 1}", &[]).framework.payload(&facts);
+    assert_eq!(split[&(Direction::Up, PayloadKind::Activation)], 12_582_912, "B = 8, S = 512, d = 768");
+    assert_eq!(split[&(Direction::Down, PayloadKind::ActivationGradient)], 12_582_912);
     let model = Model::new(base, &recipe.lora, 77, 42).unwrap();
-    let sent: u64 = adapter::write(&model, Part::Whole).unwrap().iter().map(crate::wire::WireTensor::payload_bytes).sum();
+    let sent: u64 =
+        adapter::write(&model, Part::Whole).unwrap().iter().map(crate::wire::WireTensor::payload_bytes).sum();
     assert_eq!(sent, formula);
     assert!(model.adapter().parameters().iter().any(|p| payload_kind(p).as_str() == "head"));
 }

@@ -90,7 +90,8 @@ impl Folder {
     /// Writes the adapter, or each client's own where there is no global one.
     pub fn export(&self, plan: &Plan, materials: &Materials, ended: &Ended) -> Result<(), RunError> {
         let outcome = &ended.outcome;
-        let export = Export { lora: &materials.lora, base: &plan.model, labels: &outcome.labels, pad_id: materials.pad_id };
+        let export =
+            Export { lora: &materials.lora, base: &plan.model, labels: &outcome.labels, pad_id: materials.pad_id };
         let adapter = self.0.join("adapter");
         if let Some(model) = outcome.half.model() {
             return Ok(write_adapter(&adapter, model, &export)?);

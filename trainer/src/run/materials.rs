@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 use tch::{Cuda, Device};
+use thiserror::Error;
 use tokenizers::Tokenizer;
 
 use super::RunError;
@@ -111,7 +111,13 @@ impl Shelf {
         let base = Base::load(&key.0, LoadOptions { precision: key.1, device: key.2 })?;
         let tokenizer = load_tokenizer(&key.0)?;
         self.events.tell(Event::StageFinished);
-        Ok(Loaded { key, base, tokenizer: tokenizer.tokenizer, tokenizer_hash: tokenizer.hash, pad_id: tokenizer.pad_id })
+        Ok(Loaded {
+            key,
+            base,
+            tokenizer: tokenizer.tokenizer,
+            tokenizer_hash: tokenizer.hash,
+            pad_id: tokenizer.pad_id,
+        })
     }
 }
 

@@ -87,7 +87,8 @@ impl Link {
     ) -> Self {
         let decoder = Decoder::new(terms.run.clone(), terms.limits);
         let weak = outgoing.downgrade();
-        let receiver = LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), meter: None };
+        let receiver =
+            LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), meter: None };
         Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver }
     }
 
@@ -260,10 +261,10 @@ mod tests {
         let (first, mut second) = Link::pair(&terms(), runtime.handle());
         let mut frames = encode(three_frames(), "run-a").unwrap();
         for frame in frames.by_ref().take(2) {
-            first.outgoing.blocking_send(Ok(frame)).unwrap();
+            first.sender.outgoing.blocking_send(Ok(frame)).unwrap();
         }
         assert_eq!(second.receive_within(Duration::from_millis(1)), Ok(None));
-        first.outgoing.blocking_send(Ok(frames.next().unwrap())).unwrap();
+        first.sender.outgoing.blocking_send(Ok(frames.next().unwrap())).unwrap();
         assert_eq!(second.receive_within(Duration::from_secs(30)), Ok(Some(three_frames())));
     }
 
@@ -272,7 +273,7 @@ mod tests {
         let runtime = runtime().unwrap();
         let (first, mut second) = Link::pair(&terms(), runtime.handle());
         for frame in encode(three_frames(), "run-a").unwrap().take(2) {
-            first.outgoing.blocking_send(Ok(frame)).unwrap();
+            first.sender.outgoing.blocking_send(Ok(frame)).unwrap();
         }
         drop(first);
         assert_eq!(second.receive(), Err(LinkError::Refused(WireError::CutOff { missing: 1 })));
@@ -285,7 +286,7 @@ mod tests {
         for _ in 0..FRAMES_AHEAD {
             first.send(Message::new(Subject::Step, 1)).unwrap();
         }
-        assert_eq!(first.outgoing.capacity(), 0);
+        assert_eq!(first.sender.outgoing.capacity(), 0);
         drop(second);
         let error = LinkError::Closed { reason: "the other side ended it".to_owned() };
         assert_eq!(first.send(Message::new(Subject::Step, 1)), Err(error.clone()));

@@ -75,8 +75,7 @@ impl Stepper for BackStepper {
         let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
         let Back { model, worker, optimizer, .. } = &mut *back;
         let input = worker.encode(|| self.read(message, model))?;
-        let key =
-            Key { seed: self.recipe.seed, client: self.ordinal as u32, round: message.round, step: message.step };
+        let key = Key { seed: self.recipe.seed, client: self.ordinal as u32, round: message.round, step: message.step };
         let (gradient, loss) = worker.compute(|| self.train(model, optimizer, &input, key));
         if !loss.is_finite() {
             let (worker, round, step) = (self.client.clone(), message.round, message.step + 1);
@@ -84,13 +83,13 @@ impl Stepper for BackStepper {
         }
         let (rows, seq) = (input.hidden.size()[0] as usize, input.hidden.size()[1] as usize);
         let part = Part::Back(self.split.cut_layer);
-        worker.meter.flops.train +=
-            flops::train(model.shape(), part, &self.recipe.lora, self.recipe.labels, rows, seq);
+        worker.meter.flops.train += flops::train(model.shape(), part, &self.recipe.lora, self.recipe.labels, rows, seq);
         worker.meter.steps += 1;
         let gradient = worker.encode(|| {
             WireTensor::from_tensor("gradient", PayloadKind::ActivationGradient, &gradient, self.split.codec)
         })?;
-        let reply = Message { step: message.step, epoch: message.epoch, ..Message::new(Subject::StepReply, message.round) };
+        let reply =
+            Message { step: message.step, epoch: message.epoch, ..Message::new(Subject::StepReply, message.round) };
         Ok(Message { tensors: vec![gradient], fields: serde_json::json!({ "loss": loss }), ..reply })
     }
 }
@@ -144,7 +143,9 @@ impl BackStepper {
         };
         let shape = <[i64; 3]>::try_from(&activation.shape[..]).ok().filter(fits);
         match shape {
-            Some([rows, seq, _]) if (activation.kind, activation.element) == (PayloadKind::Activation, self.split.codec) => {
+            Some([rows, seq, _])
+                if (activation.kind, activation.element) == (PayloadKind::Activation, self.split.codec) =>
+            {
                 Ok([rows as usize, seq as usize])
             }
             Some(_) | None => Err(FrameworkError::Tensor {

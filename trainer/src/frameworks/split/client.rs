@@ -42,8 +42,7 @@ impl ClientHalf for SplitClient {
         let tensors = worker.encode(|| adapter::write(model, front))?;
         let train_loss = losses / batches.len().max(1) as f64;
         let peak_memory_bytes = peak_memory_bytes();
-        let figures =
-            Figures { train_loss, batches: sizes, meter: worker.meter, evaluation: None, peak_memory_bytes };
+        let figures = Figures { train_loss, batches: sizes, meter: worker.meter, evaluation: None, peak_memory_bytes };
         Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
     }
 
