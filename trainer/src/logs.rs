@@ -147,7 +147,7 @@ mod tests {
         let text = logged(LogFormat::Json, None, || {
             let round =
                 Event::RoundFinished { round: 2, accuracy: 0.82, loss: 0.44, payload_bytes: 812_304, seconds: 40.2 };
-            progress::listener(ProgressMode::Traced).tell(round);
+            progress::listener(ProgressMode::Json).tell(round);
         });
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
         assert_eq!(line["message"], "round finished");

@@ -23,8 +23,8 @@ pub enum ProgressMode {
     },
     /// A line of plain text now and then.
     Lines,
-    /// A tracing event, with fields, for each event.
-    Traced,
+    /// A tracing event, with fields, for each event: JSON logs write it as an object.
+    Json,
     /// Nothing.
     Silent,
 }
@@ -33,7 +33,7 @@ impl ProgressMode {
     /// What fits: events where logs are JSON, bars where standard error is a terminal, lines where it is not.
     pub fn fitting(json_logs: bool, stderr_is_terminal: bool, no_color: Option<&OsStr>) -> Self {
         match (json_logs, stderr_is_terminal) {
-            (true, _) => Self::Traced,
+            (true, _) => Self::Json,
             (false, true) => Self::Bars { screen: MultiProgress::new(), colour: colour_wanted(true, no_color) },
             (false, false) => Self::Lines,
         }
@@ -43,7 +43,7 @@ impl ProgressMode {
     pub fn screen(&self) -> Option<&MultiProgress> {
         match self {
             Self::Bars { screen, .. } => Some(screen),
-            Self::Lines | Self::Traced | Self::Silent => None,
+            Self::Lines | Self::Json | Self::Silent => None,
         }
     }
 }
@@ -58,7 +58,7 @@ pub fn listener(mode: ProgressMode) -> Events {
     match mode {
         ProgressMode::Bars { screen, colour } => bars::listener(screen, colour),
         ProgressMode::Lines => lines::listener(io::stderr()),
-        ProgressMode::Traced => Events::to(traced::trace),
+        ProgressMode::Json => Events::to(traced::trace),
         ProgressMode::Silent => Events::silent(),
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     fn a_pipe_gets_lines_a_terminal_bars_and_json_logs_events() {
         assert!(matches!(ProgressMode::fitting(false, false, None), ProgressMode::Lines));
         assert!(matches!(ProgressMode::fitting(false, true, None), ProgressMode::Bars { colour: true, .. }));
-        assert!(matches!(ProgressMode::fitting(true, true, None), ProgressMode::Traced));
+        assert!(matches!(ProgressMode::fitting(true, true, None), ProgressMode::Json));
     }
 
     #[test]

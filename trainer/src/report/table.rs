@@ -13,8 +13,11 @@ const BOLD: &str = "\u{1b}[1m";
 const DIM: &str = "\u{1b}[2m";
 const RESET: &str = "\u{1b}[0m";
 const GAP: &str = "  ";
-/// Names are cut to this before a column of figures is dropped.
+/// Names are cut to this before a column of figures is dropped, and to that when none can be dropped any more.
+const FAIR_NAME: usize = 20;
 const SHORTEST_NAME: usize = 12;
+/// The column of the runs' names.
+const NAMES: usize = 1;
 
 /// One column: a heading, a cell for each run, and which cells are best.
 struct Column {
@@ -86,28 +89,39 @@ fn framework(run: &RunReport) -> String {
     }
 }
 
-/// Cuts run names, then drops columns, until a row is at most `width` long or nothing more can go.
+/// Makes rows at most `width` long as far as can be: cuts run names a little, drops columns, then cuts names more.
 fn fit(columns: &mut Vec<Column>, width: usize) {
-    loop {
-        let row: usize = columns.iter().map(Column::width).sum::<usize>() + GAP.len() * (columns.len() - 1);
-        let Some(excess) = row.checked_sub(width).filter(|excess| *excess > 0) else { return };
-        let name = &mut columns[1];
-        let shorter = name.width().saturating_sub(excess).max(SHORTEST_NAME);
-        if shorter < name.width() {
-            name.cells.iter_mut().for_each(|cell| *cell = charts::shorten(cell, shorter));
-            continue;
-        }
-        let Some(at) = (0..columns.len()).max_by_key(|at| columns[*at].dispensable) else { return };
-        if columns[at].dispensable == 0 {
-            return;
-        }
+    shorten_names(columns, width, FAIR_NAME);
+    while excess(columns, width) > 0 {
+        let most = (0..columns.len()).max_by_key(|at| columns[*at].dispensable);
+        let Some(at) = most.filter(|at| columns[*at].dispensable > 0) else { break };
         columns.remove(at);
     }
+    shorten_names(columns, width, SHORTEST_NAME);
+}
+
+/// Cuts names by as much as rows are too long, down to `shortest`.
+fn shorten_names(columns: &mut [Column], width: usize, shortest: usize) {
+    let excess = excess(columns, width);
+    let names = &mut columns[NAMES];
+    let letters = names.width().saturating_sub(excess).max(shortest);
+    for name in &mut names.cells {
+        *name = charts::shorten(name, letters);
+    }
+}
+
+/// By how much rows are longer than `width`.
+fn excess(columns: &[Column], width: usize) -> usize {
+    row_width(columns).saturating_sub(width)
+}
+
+fn row_width(columns: &[Column]) -> usize {
+    columns.iter().map(Column::width).sum::<usize>() + GAP.len() * columns.len().saturating_sub(1)
 }
 
 fn header(columns: &[Column], colour: bool) -> String {
     let headings: Vec<String> = columns.iter().map(|column| pad(column.heading, column.width(), column.left)).collect();
-    let rule = "─".repeat(columns.iter().map(Column::width).sum::<usize>() + GAP.len() * (columns.len() - 1));
+    let rule = "─".repeat(row_width(columns));
     let (dim, reset) = if colour { (DIM, RESET) } else { ("", "") };
     format!("{}\n{dim}{rule}{reset}\n", headings.join(GAP).trim_end())
 }

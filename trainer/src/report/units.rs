@@ -54,7 +54,8 @@ pub(crate) fn duration(seconds: f64) -> String {
         return NONE.into();
     }
     if seconds < 59.95 {
-        return format!("{seconds:.1} s");
+        // An empty sum is minus zero; adding zero takes the sign away.
+        return format!("{:.1} s", seconds + 0.0);
     }
     let whole = seconds.round() as u64;
     let (hours, minutes, rest) = (whole / 3600, whole / 60 % 60, whole % 60);
@@ -79,7 +80,7 @@ fn scaled(value: f64, units: &[&str]) -> String {
     if !value.is_finite() || value < 0.0 {
         return NONE.into();
     }
-    // An empty sum is minus zero.
+    // An empty sum is minus zero; adding zero takes the sign away.
     let mut scaled = value + 0.0;
     let mut unit = 0;
     // 999.5 rounds to 1000 in three digits, so it belongs to the next unit already.
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn durations_change_unit_at_a_minute_and_an_hour() {
         assert_eq!([duration(59.94), duration(59.96), duration(214.2)], ["59.9 s", "1 min 00 s", "3 min 34 s"]);
-        assert_eq!(duration(7500.0), "2 h 05 min");
+        assert_eq!([duration(7500.0), duration(-0.0)], ["2 h 05 min", "0.0 s"]);
     }
 
     #[test]

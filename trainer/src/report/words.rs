@@ -158,23 +158,19 @@ fn winners(runs: &[&RunReport], labels: &[String]) -> String {
     let (frugal, payload) = of(Better::Smaller, |run| Some(measures::payload(run)));
     let (light, flops) = of(Better::Smaller, |run| Some(run.totals.client_flops));
     let (accuracy, payload, flops) = (units::percent(accuracy), units::bytes(payload), units::flops(flops));
-    let [best, sender, computer] = [&accurate, &frugal, &light].map(|winners| names(winners, runs, labels));
-    if accurate.len() == 1 && accurate == frugal && accurate == light {
+    let [best, sender, computer] = [&accurate, &frugal, &light].map(|winners| subject(winners, runs, labels));
+    if let Subject::One(name) = &best
+        && accurate == frugal
+        && accurate == light
+    {
         return format!(
-            "{} is best on all three measures: {accuracy} accuracy, {payload} of payload, {flops} of client compute.",
-            best.text
+            "{name} is best on all three measures: {accuracy} accuracy, {payload} of payload, {flops} of client compute."
         );
     }
-    capitalised(&format!(
-        "{} {} most accurate ({accuracy}), {} {} the fewest bytes ({payload}), and {} {} the least on {} clients ({flops}).",
-        best.text,
-        best.verb("is", "are"),
-        sender.text,
-        sender.verb("exchanges", "exchange"),
-        computer.text,
-        computer.verb("computes", "compute"),
-        computer.verb("its", "their"),
-    ))
+    let accuracy = best.clause(["is", "are"], "equally accurate", "most accurate", &accuracy);
+    let payload = sender.clause(["exchanges", "exchange"], "equally many bytes", "the fewest bytes", &payload);
+    let flops = computer.clause(["computes", "compute"], "equally much on clients", "the least on clients", &flops);
+    capitalised(&format!("{accuracy}, {payload}, and {flops}."))
 }
 
 fn capitalised(sentence: &str) -> String {
@@ -183,7 +179,7 @@ fn capitalised(sentence: &str) -> String {
 }
 
 /// `FedLLM`, `FedLLM and KD-FedLLM`; the run's label too, where it alone wins among several of its framework.
-fn names(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> Subject {
+fn subject(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> Subject {
     let of = |framework| winners.iter().copied().filter(move |at| runs[*at].framework == framework);
     let name = |framework| -> Option<String> {
         let first = of(framework).next()?;
@@ -193,21 +189,28 @@ fn names(winners: &[usize], runs: &[&RunReport], labels: &[String]) -> Subject {
     };
     let names: Vec<String> = FrameworkName::ALL.into_iter().filter_map(name).collect();
     match names.split_last() {
-        None => Subject { text: "all".into(), many: true },
-        Some((one, [])) => Subject { text: one.clone(), many: false },
-        Some((last, others)) => Subject { text: format!("{} and {last}", others.join(", ")), many: true },
+        None => Subject::All,
+        Some((one, [])) => Subject::One(one.clone()),
+        Some((last, others)) => Subject::Several(format!("{} and {last}", others.join(", "))),
     }
 }
 
 /// Who a sentence is about.
-struct Subject {
-    text: String,
-    many: bool,
+enum Subject {
+    /// Nobody in particular: all are equal.
+    All,
+    One(String),
+    Several(String),
 }
 
 impl Subject {
-    fn verb(&self, one: &'static str, many: &'static str) -> &'static str {
-        if self.many { many } else { one }
+    /// `KD-FedLLM exchanges the fewest bytes (76.8 kB)`, or `all exchange equally many bytes (76.8 kB)`.
+    fn clause(&self, [does, do_all]: [&str; 2], equally: &str, best: &str, figure: &str) -> String {
+        match self {
+            Self::All => format!("all {do_all} {equally} ({figure})"),
+            Self::One(name) => format!("{name} {does} {best} ({figure})"),
+            Self::Several(names) => format!("{names} {do_all} {best} ({figure})"),
+        }
     }
 }
 
@@ -243,7 +246,7 @@ mod tests {
         assert_eq!(
             sentence(&samples::five()),
             "Split-FedLLM is most accurate (87.0 %), KD-FedLLM exchanges the fewest bytes (76.8 kB), and Split-FedLLM \
-             computes the least on its clients (1.40 TFLOP). For scale: all data in one place reaches 88.5 %, clients \
+             computes the least on clients (1.40 TFLOP). For scale: all data in one place reaches 88.5 %, clients \
              on their own 74.1 % on average."
         );
     }
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_runs_share_the_praise() {
+    fn equal_runs_share_the_praise_or_get_none() {
         let sentence = sentence(&samples::twelve());
         assert!(
             sentence.starts_with("Split-FedLLM (mail-split-seed-51) is most accurate (89.0 %), KD-FedLLM exchanges"),
@@ -269,7 +272,10 @@ mod tests {
         let (kd, mut twin) = (samples::kd(), samples::kd());
         twin.framework = FrameworkName::FedLlm;
         let sentence = self::sentence(&[kd, twin]);
-        assert!(sentence.starts_with("All are most accurate (80.2 %), all exchange"), "{sentence}");
+        assert!(
+            sentence.starts_with("All are equally accurate (80.2 %), all exchange equally many bytes"),
+            "{sentence}"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Scale {
     /// Even steps, with round ends a little outside the figures.
     pub(crate) fn linear(figures: impl Iterator<Item = f64>, (start, end): (f64, f64)) -> Self {
         let (low, high) = range(figures.filter(|figure| figure.abs() < LARGEST)).unwrap_or((0.0, 1.0));
-        let (low, high) = if high > low { (low, high) } else { (low - half(low), high + half(high)) };
+        let (low, high) = if high > low { (low, high) } else { around(low) };
         let step = round_step((high - low) / 4.0);
         let (first, last) = ((low / step).floor(), (high / step).ceil());
         let ticks = (0..=(last - first) as usize).map(|at| (first + at as f64) * step).collect();
@@ -91,9 +91,9 @@ fn range(figures: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     range
 }
 
-/// Half of a figure's size, to open a range that is a single figure.
-fn half(figure: f64) -> f64 {
-    if figure == 0.0 { 0.5 } else { figure.abs() / 2.0 }
+/// A range with one figure in it; what is never negative, such as bytes, gets no negative axis.
+fn around(figure: f64) -> (f64, f64) {
+    if figure == 0.0 { (0.0, 1.0) } else { (figure - figure.abs() / 2.0, figure + figure.abs() / 2.0) }
 }
 
 /// 1, 2 or 5 times a power of ten, at least `step`.

@@ -42,7 +42,7 @@ fn no_line_is_longer_than_the_terminal_is_wide() {
 
 #[test]
 fn names_of_a_sweep_keep_the_end_that_tells_them_apart() {
-    let table = terminal_table(&samples::twelve(), Some(100), false);
+    let table = terminal_table(&samples::twelve(), Some(70), false);
     assert!(table.contains("…") && table.contains("d-40") && table.contains("d-51"), "{table}");
 }
 
