@@ -88,11 +88,12 @@ fn with_local_work(training: &Training) -> Training {
     Training { local_steps, ..training.clone() }
 }
 
-/// `value` with the keys of every object in order, whatever map `serde_json` was built with.
+/// `value` with the keys of every object in order, whatever map `serde_json` was built with, and without fields that are
+/// null, so that a new optional field changes no hash where it is not used.
 fn sorted(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
+            let mut fields: Vec<_> = fields.iter().filter(|(_, field)| !field.is_null()).collect();
             fields.sort_by_key(|(key, _)| *key);
             let fields: Vec<String> =
                 fields.into_iter().map(|(key, value)| format!("{}:{}", json!(key), sorted(value))).collect();

@@ -33,7 +33,7 @@ pub struct Data {
     /// Folders: the label of each folder, several folders may share one. Left out, a folder's name is its label.
     /// A folder that the map does not name is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 1000), inner(length(min = 1, max = 256)))]
+    #[schemars(schema_with = "crate::rules::map_of_texts::<1000, 256>")]
     pub label_map: Option<BTreeMap<String, String>>,
     /// All labels in the order of the model's outputs. Left out, the sorted union of what the clients announce.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,7 +55,7 @@ pub struct Data {
     pub evaluation: HeldOut,
 }
 
-/// How examples are stored.
+/// How examples are stored: `CSV`, `JSONL`, `Parquet` or `Folders`. Left out in a part of the data, as `data.format` says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Format {
     /// A header row, then a row an example.
@@ -196,7 +196,7 @@ pub struct HeldOut {
     pub columns: Option<Columns>,
     /// The labels of its folders. Left out, as `data.labelMap` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 1000), inner(length(min = 1, max = 256)))]
+    #[schemars(schema_with = "crate::rules::map_of_texts::<1000, 256>")]
     pub label_map: Option<BTreeMap<String, String>>,
 }
 
@@ -222,7 +222,7 @@ pub struct GroupData {
     pub columns: Option<Columns>,
     /// The labels of its folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 1000), inner(length(min = 1, max = 256)))]
+    #[schemars(schema_with = "crate::rules::map_of_texts::<1000, 256>")]
     pub label_map: Option<BTreeMap<String, String>>,
     /// Which replica holds which example.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -130,7 +130,7 @@ fn read(mut document: Value, sets: &[String]) -> Result<FederatedFineTune, Vec<P
     }
     problems.extend(check::identity(&document));
     problems.extend(check::shape(&SCHEMA, &document));
-    let broken = rules::broken(&SCHEMA, &document, &problems);
+    let broken = rules::broken(&document, &problems);
     problems.extend(broken);
     if !problems.is_empty() {
         return Err(problems);

@@ -188,6 +188,7 @@ enum IntOrText {
     Text(String),
 }
 
+/// At most 15 digits, so that an integer is exact in every client's numbers.
 const BYTE_SIZE: &str = "^[1-9][0-9]{0,14}(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 
 impl ByteSize {
@@ -218,18 +219,19 @@ fn bytes(text: &str) -> Option<u64> {
         "Pi" => 1 << 50,
         _ => return None,
     };
-    let number: u64 = Some(number).filter(|number| number.len() <= 15 && !number.starts_with('0'))?.parse().ok()?;
-    Some(number.saturating_mul(factor))
+    let is_plain = is_digits(number) && number.len() <= 15 && !number.starts_with('0');
+    Some(number).filter(|_| is_plain)?.parse().ok().map(|number: u64| number.saturating_mul(factor))
 }
 
 impl TryFrom<IntOrText> for ByteSize {
     type Error = QuantityError;
 
     fn try_from(value: IntOrText) -> Result<Self, Self::Error> {
-        match &value {
-            IntOrText::Text(text) if bytes(text).is_none() => Err(QuantityError::ByteSize(text.clone())),
-            IntOrText::Text(_) | IntOrText::Int(_) => Ok(Self(value)),
-        }
+        let text = match &value {
+            IntOrText::Int(bytes) => bytes.to_string(),
+            IntOrText::Text(text) => text.clone(),
+        };
+        bytes(&text).map(|_| Self(value)).ok_or(QuantityError::ByteSize(text))
     }
 }
 
@@ -271,3 +273,6 @@ impl JsonSchema for ByteSize {
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! value before it, as the API server does, so no sentence repeats them.
 
 use kube::core::Rule;
+use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// What the resource accepts as a number that is not an integer: not negative, without sign, `inf` or `nan`.
 pub(crate) const DECIMAL: &str = "^[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,2})?$";
@@ -76,4 +77,13 @@ pub(crate) fn object_name() -> Rule {
         "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
         "an object's name has small letters, digits, - and ., and begins and ends with a letter or a digit",
     )
+}
+
+/// The schema of a map from text to text with at most `ENTRIES` entries, each of at most `LENGTH` characters.
+pub(crate) fn map_of_texts<const ENTRIES: usize, const LENGTH: usize>(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": ENTRIES,
+        "additionalProperties": {"type": "string", "minLength": 1, "maxLength": LENGTH},
+    })
 }

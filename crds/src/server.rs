@@ -70,7 +70,7 @@ pub struct Expose {
     pub hosts: Vec<String>,
     /// Annotations of the Service, which load balancers read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 4096)))]
+    #[schemars(schema_with = "crate::rules::map_of_texts::<32, 4096>")]
     pub annotations: BTreeMap<String, String>,
     /// Class of the load balancer, where the cluster has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -101,7 +101,7 @@ pub struct FederatedFineTuneStatus {
     pub completion_time: Option<Time>,
 }
 
-/// Where a run stands in one word.
+/// Where the run stands in one word. Left out, the operator has not seen it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// Seen, nothing made yet; the spec may still change.

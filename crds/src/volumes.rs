@@ -34,7 +34,7 @@ impl Default for VolumeClaim {
     }
 }
 
-/// Who may mount a claim.
+/// Who may mount the claim. Left out, `ReadWriteOncePod` where the driver allows it, else `ReadWriteOnce`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AccessMode {
     /// One node.

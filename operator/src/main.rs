@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use fedtune_crds::{LoadError, crd, load_all};
+use fedtune_crds::{crd, load_all};
 
 /// Exit code of a configuration error, as in sysexits.h and for every program of fedtune.
 const EX_CONFIG: u8 = 78;
@@ -49,19 +49,21 @@ fn main() -> anyhow::Result<ExitCode> {
 fn validate(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        let yaml = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-        if let Err(error) = load_all(&yaml, &[]) {
-            report(file, &error)?;
+        let sentences = problems(file);
+        if !sentences.is_empty() {
             code = ExitCode::from(EX_CONFIG);
+        }
+        for sentence in sentences {
+            writeln!(io::stderr(), "{}: {sentence}", file.display()).context("the problems cannot be printed")?;
         }
     }
     Ok(code)
 }
 
-fn report(file: &Path, error: &LoadError) -> anyhow::Result<()> {
-    let mut stderr = io::stderr().lock();
-    for sentence in error.sentences() {
-        writeln!(stderr, "{}: {sentence}", file.display())?;
+/// What is wrong with `file`, one sentence each.
+fn problems(file: &Path) -> Vec<String> {
+    match fs::read_to_string(file) {
+        Ok(yaml) => load_all(&yaml, &[]).err().map_or_else(Vec::new, |error| error.sentences()),
+        Err(error) => vec![format!("it cannot be read: {error}")],
     }
-    Ok(())
 }

@@ -1,15 +1,24 @@
 //! Evaluates the schema's CEL rules on a document and turns what fails into sentences.
 //! Must not state a rule of its own: the schema has them all.
 
-use kube::core::cel::{ErrorKind, ValidationError, Validator};
+use std::sync::LazyLock;
+
+use kube::core::cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
-use super::Problem;
+use super::{Problem, SCHEMA};
+
+/// Compiled once: it takes longer than to evaluate them.
+static RULES: LazyLock<CompiledSchema> = LazyLock::new(|| compile_schema(&SCHEMA));
 
 /// Every rule that `document` breaks, leaving out those that speak of what `known` problems already say.
-pub(super) fn broken(schema: &Value, document: &Value, known: &[Problem]) -> Vec<Problem> {
-    let Err(errors) = Validator::new().validate(schema, document, None) else { return Vec::new() };
-    errors.into_vec().into_iter().filter(|error| !is_echo(error, known)).map(|error| problem(document, error)).collect()
+pub(super) fn broken(document: &Value, known: &[Problem]) -> Vec<Problem> {
+    let Err(errors) = Validator::new().validate_compiled(&RULES, document, None) else { return Vec::new() };
+    let mut errors = errors.into_vec();
+    errors.retain(|error| !is_echo(error, known));
+    // The evaluator walks a hash map; sentences come in the order of the fields.
+    errors.sort_by(|left, right| left.field_path.cmp(&right.field_path));
+    errors.into_iter().map(|error| problem(document, error)).collect()
 }
 
 /// True for a rule that fails only because of a known problem: it cannot be evaluated on a broken shape, or it judges
