@@ -174,7 +174,10 @@ fn refused(message: &Message) -> ClientError {
 /// Tells the server why this client goes, unless it was the server that sent it away or is gone.
 fn tell_server(link: &mut Link, error: &ClientError) {
     match error {
-        ClientError::Refused(_) | ClientError::Link(_) | ClientError::Connect(_) => {}
+        ClientError::Refused(_)
+        | ClientError::Link(_)
+        | ClientError::Connect(_)
+        | ClientError::Framework(FrameworkError::Refused { .. } | FrameworkError::Link(_)) => {}
         ClientError::Data(_)
         | ClientError::Model(_)
         | ClientError::Framework(_)

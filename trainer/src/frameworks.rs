@@ -310,6 +310,14 @@ pub enum FrameworkError {
         /// What is wrong.
         error: String,
     },
+    /// The other side will not go on.
+    #[error("{who} refused: {reason}")]
+    Refused {
+        /// Who.
+        who: String,
+        /// Its sentence.
+        reason: String,
+    },
     /// A message that has no place here.
     #[error("{who} sent a {got} where a {expected} belongs")]
     Unexpected {

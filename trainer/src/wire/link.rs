@@ -152,16 +152,15 @@ impl LinkSender {
     pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
         let (round, payload) = (message.round, message.payload_by_kind());
         let frames = encode(message, &self.run).map_err(LinkError::Unsendable)?;
+        // Counted before it goes: the answer to it may close the round before this thread runs again.
         if let Some(Meter { ledger, client }) = &self.meter {
             ledger.enter_round(client, round);
+            ledger.count(client, Direction::Down, round, &payload);
         }
         for frame in frames {
             if self.outgoing.blocking_send(Ok(frame)).is_err() {
                 return Err(ended());
             }
-        }
-        if let Some(Meter { ledger, client }) = &self.meter {
-            ledger.count(client, Direction::Down, round, &payload);
         }
         Ok(())
     }

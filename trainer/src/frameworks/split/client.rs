@@ -65,7 +65,13 @@ impl SplitClient {
         let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
         let batch = Batch::of(train, indices, recipe.pad_id, model);
         // [batch, seq, hidden]
-        let hidden = worker.compute(|| model.front(cut, &batch.tokens, Some(key)));
+        let (hidden, finite) = worker.compute(|| {
+            let hidden = model.front(cut, &batch.tokens, Some(key));
+            let finite = hidden.detach().isfinite().all().int64_value(&[]) != 0;
+            (hidden, finite)
+        });
+        // A front that has diverged makes no loss but NaN; said here, it names its own client and step.
+        check_loss(if finite { 0.0 } else { f64::NAN }, key, worker)?;
 
         let tensors_up = worker.encode(|| {
             let labels: Vec<i32> = indices.iter().map(|&i| train[i].label.unwrap_or(0) as i32).collect();
@@ -100,6 +106,10 @@ impl Split {
     /// The gradient of `hidden` and the batch's loss.
     fn read_reply(&self, reply: &Message, step: u32, hidden: &Tensor) -> Result<(Tensor, f64), FrameworkError> {
         let who = "the server";
+        if reply.subject == Subject::Refuse {
+            let reason = reply.fields["reason"].as_str().unwrap_or("it gave no reason").to_owned();
+            return Err(FrameworkError::Refused { who: who.into(), reason });
+        }
         if reply.subject != Subject::StepReply || reply.step != step {
             let (got, expected) = (reply.subject, Subject::StepReply);
             return Err(FrameworkError::Unexpected { who: who.into(), got, expected });
