@@ -194,6 +194,27 @@ fn flat(model: &Model) -> Vec<Tensor> {
 }
 
 #[test]
+fn no_gradient_flows_below_the_first_lora_layer() {
+    let base = load(&file("tiny-llama"));
+    let target_modules = vec!["model.layers.1.self_attn.v_proj".into()];
+    let lora = LoraSettings { target_modules, ..query_value(&base) };
+    let model = Model::new(base, &lora, 3, 1).unwrap();
+    let tokens = batch(&tensors("llama-query-value"));
+    let requires_grad: Vec<_> =
+        (0..=3).map(|cut_layer| model.front(cut_layer, &tokens, None).requires_grad()).collect();
+    assert_eq!(requires_grad, [false, false, true, true]);
+}
+
+#[test]
+fn a_model_can_move_to_the_thread_that_owns_it() {
+    let model = cases()[0].model(&tensors(&cases()[0].name));
+    let tokens = batch(&tensors(&cases()[0].name));
+    let here = model.forward(&tokens, None);
+    let there = std::thread::spawn(move || model.forward(&tokens, None)).join().unwrap();
+    assert!(here.equal(&there));
+}
+
+#[test]
 fn shared_models_train_apart_from_each_other() {
     let base = load(&file("tiny-bert"));
     let lora = query_value(&base);

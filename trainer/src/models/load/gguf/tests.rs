@@ -153,6 +153,12 @@ fn the_tokenizer_of_smollm2_splits_digits_keeps_bytes_and_finds_special_tokens()
     let loaded = super::super::load_tokenizer(&real_model("smollm2")).unwrap();
     let encoding = |text: &str| loaded.tokenizer.encode(text, true).unwrap();
     assert_eq!(encoding("Year 2025").get_tokens(), ["Year", "Ġ", "2", "0", "2", "5"]);
+    // As transformers' tokenizer of the same file has them.
+    assert_eq!(encoding("Year 2025").get_ids(), [19840, 216, 34, 32, 34, 37]);
+    assert_eq!(
+        encoding("The library was closed, and it rained.").get_ids(),
+        [504, 4971, 436, 6370, 28, 284, 357, 689, 1210, 30]
+    );
     assert_eq!(encoding("<|im_start|>user").get_ids()[0], 1);
     let text = "Grüße, 世界! \u{1f680}\n\tTabs  and   spaces 3.14";
     assert_eq!(loaded.tokenizer.decode(encoding(text).get_ids(), false).unwrap(), text);
