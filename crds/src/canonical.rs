@@ -12,8 +12,9 @@ use crate::{
 
 /// What decides a run's result, as JSON with sorted keys, without spaces, defaults filled in.
 ///
-/// Left out is what cannot change a bit of the adapter: `experiment`, `server`, `output`, `image`, `suspend`, `attempt`,
-/// deadlines, retention, volumes, network and metrics, and of a group its `placement`, `state` and `template`.
+/// Left out is what cannot change a bit of the adapter: `experiment`, `server`, `output`, `image`, `suspend`,
+/// `attempt`, deadlines, retention, volumes, network and metrics, and of a group its `placement`, `state` and
+/// `template`.
 pub fn canonical_json(spec: &FederatedFineTuneSpec) -> String {
     sorted(&deciding(spec))
 }
@@ -88,8 +89,8 @@ fn with_local_work(training: &Training) -> Training {
     Training { local_steps, ..training.clone() }
 }
 
-/// `value` with the keys of every object in order, whatever map `serde_json` was built with, and without fields that are
-/// null, so that a new optional field changes no hash where it is not used.
+/// `value` with the keys of every object in order, whatever map `serde_json` was built with, and without fields that
+/// are null, so that a new optional field changes no hash where it is not used.
 fn sorted(value: &Value) -> String {
     match value {
         Value::Object(fields) => {

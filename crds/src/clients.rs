@@ -62,18 +62,20 @@ pub struct Group {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = between(1, 999, "a cut layer"))]
     pub cut_layer: Option<u32>,
-    /// Examples of its own, partitioned among its replicas. Left out, its clients share `spec.data` with the other groups.
+    /// Examples of its own, partitioned among its replicas. Left out, its clients share `spec.data` with the other
+    /// groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<GroupData>,
     /// Most training examples that each of its clients uses, chosen by seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = between(1, 1_000_000_000, "a number of examples"))]
     pub max_examples: Option<u32>,
-    /// Who runs its clients. `Managed`: the operator, as pods. `External`: their owner, anywhere, with the certificate and
-    /// the join bundle that the operator makes; needs `server.expose`.
+    /// Who runs its clients. `Managed`: the operator, as pods. `External`: their owner, anywhere, with the certificate
+    /// and the join bundle that the operator makes; needs `server.expose`.
     #[serde(default)]
     pub placement: Placement,
-    /// Where its KD-FedLLM clients keep their models between rounds. Left out, in the pod: a replaced pod replays its rounds.
+    /// Where its KD-FedLLM clients keep their models between rounds. Left out, in the pod: a replaced pod replays its
+    /// rounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     /// Overlay on its pods: resources, nodeSelector, volumes and the like. Merged by Kubernetes' own list keys.
@@ -95,7 +97,7 @@ pub enum Placement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// A ReadWriteMany claim; each client has a folder of its own in it.
+    /// A `ReadWriteMany` claim; each client has a folder of its own in it.
     #[schemars(length(max = 253))]
     #[x_kube(validation = object_name())]
     pub existing_claim: String,
@@ -116,7 +118,7 @@ pub struct Participation {
     /// How long a round waits for every client asked; then it goes on with `minClients` of them.
     #[serde(default = "round_timeout")]
     pub round_timeout: TimeSpan,
-    /// How much longer it waits for `minClients`; then the run fails as QuorumLost and keeps its checkpoint.
+    /// How much longer it waits for `minClients`; then the run fails as `QuorumLost` and keeps its checkpoint.
     #[serde(default = "quorum_timeout")]
     pub quorum_timeout: TimeSpan,
 }

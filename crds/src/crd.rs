@@ -25,7 +25,7 @@ pub fn definition() -> CustomResourceDefinition {
     serde_json::from_value(definition).expect("still a definition")
 }
 
-/// The OpenAPI schema in [`definition`].
+/// The schema in [`definition`].
 pub fn schema() -> Value {
     let version = definition().spec.versions.into_iter().next().expect("one version");
     let schema = version.schema.and_then(|schema| schema.open_api_v3_schema).expect("kube derives a schema");
@@ -43,6 +43,10 @@ pub fn yaml() -> String {
 fn drop_rust_details(schema: &mut Map<String, Value>) {
     schema.remove("nullable");
     schema.remove("title");
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        // A doc comment's line ends where the source line does; a terminal breaks lines by itself.
+        *description = description.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    }
     if schema.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
         schema.remove("format");
         schema.remove("minimum");

@@ -23,15 +23,15 @@ use crate::{
 pub struct Data {
     /// Where the training examples are; a group may have its own.
     pub source: Source,
-    /// How they are stored. `CSV`: a header row. `JSONL`: one object a line. `Parquet`. `Folders`: a folder a class with
-    /// one text file an example.
+    /// How they are stored. `CSV`: a header row. `JSONL`: one object a line. `Parquet`. `Folders`: a folder a class
+    /// with one text file an example.
     #[serde(default)]
     pub format: Format,
     /// Which columns hold what.
     #[serde(default)]
     pub columns: Columns,
-    /// Folders: the label of each folder, several folders may share one. Left out, a folder's name is its label.
-    /// A folder that the map does not name is not read.
+    /// Folders: the label of each folder, several folders may share one. Left out, a folder's name is its label. A
+    /// folder that the map does not name is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::rules::map_of_texts::<1000, 256>")]
     pub label_map: Option<BTreeMap<String, String>>,
@@ -55,7 +55,8 @@ pub struct Data {
     pub evaluation: HeldOut,
 }
 
-/// How examples are stored: `CSV`, `JSONL`, `Parquet` or `Folders`. Left out in a part of the data, as `data.format` says.
+/// How examples are stored: `CSV`, `JSONL`, `Parquet` or `Folders`. Left out in a part of the data, as `data.format`
+/// says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Format {
     /// A header row, then a row an example.

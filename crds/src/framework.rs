@@ -17,17 +17,20 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = exactly_one(&["fedLLM", "kdFedLLM", "splitFedLLM", "central", "localOnly"]))]
 pub struct Framework {
-    /// Clients fine-tune the whole model and upload adapters or gradients; the server averages them. Weights leave a client.
+    /// Clients fine-tune the whole model and upload adapters or gradients; the server averages them. Weights leave a
+    /// client.
     #[serde(rename = "fedLLM", default, skip_serializing_if = "Option::is_none")]
     pub fed_llm: Option<FedLlm>,
-    /// Clients upload their logits on a public set; the server distils them into its own model and distils back.
-    /// Only logits leave a client. Needs `data.public`.
+    /// Clients upload their logits on a public set; the server distils them into its own model and distils back. Only
+    /// logits leave a client. Needs `data.public`.
     #[serde(rename = "kdFedLLM", default, skip_serializing_if = "Option::is_none")]
     pub kd_fed_llm: Option<KdFedLlm>,
-    /// The model is cut: a client runs the first blocks, the server the rest. Activations leave a client, at every step.
+    /// The model is cut: a client runs the first blocks, the server the rest. Activations leave a client, at every
+    /// step.
     #[serde(rename = "splitFedLLM", default, skip_serializing_if = "Option::is_none")]
     pub split_fed_llm: Option<SplitFedLlm>,
-    /// Baseline: the server trains on the data of all clients in one place. What federation costs is measured against it.
+    /// Baseline: the server trains on the data of all clients in one place. What federation costs is measured against
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub central: Option<Central>,
     /// Baseline: each client trains alone and nothing is exchanged. What federation gains is measured against it.
@@ -62,7 +65,7 @@ pub struct FedLlm {
     #[serde(default)]
     pub upload: Upload,
     /// How the server combines adapters. `FedAvg`: the mean of A and B weighted by examples. `FFALoRA`: A is frozen and
-    /// only B travels. `FLoRA`: adapters are stacked, exact and for unequal ranks. `FedExLoRA`: FedAvg plus the exact
+    /// only B travels. `FLoRA`: adapters are stacked, exact and for unequal ranks. `FedExLoRA`: the mean plus the exact
     /// residual. `FlexLoRA`: the mean product cut to each client's rank by singular values.
     #[serde(default)]
     pub aggregation: Aggregation,
@@ -70,7 +73,8 @@ pub struct FedLlm {
     /// `Gradients` uses `training.optimizer`. Its state lives on over the rounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_optimizer: Option<Optimizer>,
-    /// FedProx: weight of the squared distance to the round's starting adapter in the clients' loss. Left out, no such term.
+    /// The mu of `FedProx`: weight of the squared distance to the round's starting adapter in the clients' loss. Left
+    /// out, no such term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = above_zero("FedProx's mu"))]
     pub proximal_mu: Option<Decimal>,
@@ -122,7 +126,8 @@ pub struct KdFedLlm {
     #[serde(default = "distillation_steps")]
     #[x_kube(validation = between(1, 100_000, "a number of distillation steps"))]
     pub distillation_steps: u32,
-    /// How the server averages the clients' logits. `Uniform`: plain mean. `Examples`: weighted by their training examples.
+    /// How the server averages the clients' logits. `Uniform`: plain mean. `Examples`: weighted by their training
+    /// examples.
     #[serde(default)]
     pub weighting: Weighting,
     /// Which logits travel. Left out, all of them.
@@ -158,8 +163,8 @@ pub struct Logits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SplitFedLlm {
-    /// How many blocks run on the client, from the embedding on; a group may override it. More blocks hide more and cost
-    /// the client more.
+    /// How many blocks run on the client, from the embedding on; a group may override it. More blocks hide more and
+    /// cost the client more.
     #[serde(default = "cut_layer")]
     #[x_kube(validation = between(1, 999, "a cut layer"))]
     pub cut_layer: u32,

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "`KubeSchema` repeats each public struct inside a function")]
 
+mod between;
 pub mod canonical;
 pub mod clients;
 pub mod crd;

@@ -75,7 +75,8 @@ pub fn load(yaml: &str, sets: &[String]) -> Result<FederatedFineTune, LoadError>
 /// Every resource in `yaml`, whose documents are parted by `---`; each gets the overrides `sets`.
 ///
 /// # Errors
-/// All that is wrong with all of them, one sentence each; where there are several, each begins with its resource's name.
+/// All that is wrong with all of them, one sentence each; where there are several, each begins with its resource's
+/// name.
 pub fn load_all(yaml: &str, sets: &[String]) -> Result<Vec<FederatedFineTune>, LoadError> {
     let documents = parse(yaml)?;
     let several = documents.len() > 1;

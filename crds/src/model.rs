@@ -16,7 +16,8 @@ pub struct Model {
     /// What is learned. `SequenceClassification`: one label a text. `CausalLM`: the next token.
     #[serde(default)]
     pub task: Task,
-    /// Element type of base weights and activations. Adapters, head and averages are F32 in either. `BF16` halves memory.
+    /// Element type of base weights and activations. Adapters, head and averages are F32 in either. `BF16` halves
+    /// memory.
     #[serde(default)]
     pub precision: Precision,
 }

@@ -1,16 +1,17 @@
 //! The `FederatedFineTune` resource: one experiment, as a user writes it.
-//! Must not hold a rule about one field: those stand beside the field; here are the rules between parts.
+//! Must not spell out a rule: those between parts are in `between`, those of a part beside its fields.
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    between,
     clients::{Clients, Participation},
     data::Data,
     framework::Framework,
     model::Model,
     network::{Egress, Metrics},
-    rules::{between, dns_label, matches, object_name},
+    rules::{self, matches, object_name},
     server::Server,
     status::FederatedFineTuneStatus,
     training::{Stop, Training},
@@ -31,7 +32,7 @@ use crate::{
     status = "FederatedFineTuneStatus",
     derive = "PartialEq",
     doc = "Fine-tunes a language model across clients whose data stays where it is, and measures accuracy, communication and client compute.",
-    validation = dns_label("self.metadata.name", 34, "metadata.name has at most 34 small letters, digits and -, begins with a letter and ends with a letter or a digit"),
+    validation = rules::resource_name(),
     printcolumn(name = "Framework", type_ = "string", json_path = ".status.framework", description = "Framework of the run"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Where the run stands"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", description = "Finished rounds of all"),
@@ -46,22 +47,14 @@ use crate::{
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", description = "What is going on, as a sentence", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.framework.kdFedLLM) || has(self.data.public)")
-    .message("kdFedLLM exchanges logits on a public set; set data.public, for example {examples: 128}").field_path(".data.public"))]
-#[x_kube(validation = Rule::new("has(self.framework.splitFedLLM) || self.clients.groups.all(group, !has(group.cutLayer))")
-    .message("a group's cutLayer is where splitFedLLM cuts the model; leave it out in other frameworks").field_path(".clients.groups"))]
-#[x_kube(validation = Rule::new("!has(self.framework.splitFedLLM) || self.framework.splitFedLLM.variant == 'V1' || self.clients.groups.all(group, !has(group.cutLayer) || group.cutLayer == self.framework.splitFedLLM.cutLayer)")
-    .message("variant V2 has one server half, so every group is cut where framework.splitFedLLM.cutLayer says; leave the groups' cutLayer out or set variant: V1").field_path(".clients.groups"))]
-#[x_kube(validation = Rule::new("has(self.framework.kdFedLLM) || has(self.framework.localOnly) || (has(self.framework.fedLLM) && self.framework.fedLLM.aggregation in ['FLoRA', 'FlexLoRA']) || self.clients.groups.all(group, !has(group.rank) || group.rank == self.tuning.lora.rank)")
-    .message("adapters of different ranks can be combined by fedLLM with aggregation FLoRA or FlexLoRA, and need no combining in kdFedLLM and localOnly; elsewhere leave the groups' rank out").field_path(".clients.groups"))]
-#[x_kube(validation = Rule::new("self.clients.groups.all(group, group.placement == 'Managed') || has(self.server.expose)")
-    .message("an External group dials the server from outside; set server.expose, for example {type: LoadBalancer}").field_path(".server"))]
-#[x_kube(validation = Rule::new("!has(self.participation.minClients) || self.participation.minClients <= self.clients.groups.map(group, group.replicas).sum()")
-    .message("there are fewer clients than minClients; it is at most the replicas of all groups together").field_path(".participation.minClients"))]
-#[x_kube(validation = Rule::new("!has(self.ttlSecondsAfterFinished) || has(self.output)")
-    .message("deleting the resource deletes the adapter with its volume; set output before ttlSecondsAfterFinished").field_path(".ttlSecondsAfterFinished"))]
-#[x_kube(validation = Rule::new("!has(self.resumeFrom) || has(self.server.checkpoint.existingClaim)")
-    .message("the checkpoint to resume from lies in a claim; set server.checkpoint.existingClaim").field_path(".resumeFrom"))]
+#[x_kube(validation = between::distillation_needs_a_public_set())]
+#[x_kube(validation = between::only_split_cuts_groups())]
+#[x_kube(validation = between::one_server_half_has_one_cut())]
+#[x_kube(validation = between::unequal_ranks_need_a_way_to_combine())]
+#[x_kube(validation = between::external_groups_need_an_open_server())]
+#[x_kube(validation = between::the_quorum_can_be_reached())]
+#[x_kube(validation = between::self_deletion_needs_an_output())]
+#[x_kube(validation = between::resuming_needs_the_claim())]
 pub struct FederatedFineTuneSpec {
     /// Runs of one experiment are compared with each other: in the report, in dashboards and as a label.
     #[serde(default = "experiment")]
@@ -88,7 +81,7 @@ pub struct FederatedFineTuneSpec {
     pub stop: Stop,
     /// What all randomness comes from: initial weights, batches, dropout, partition, held-out examples.
     #[serde(default = "seed")]
-    #[x_kube(validation = between(0, 1 << 53, "a seed"))]
+    #[x_kube(validation = rules::between(0, 1 << 53, "a seed"))]
     pub seed: u64,
     /// Who takes part.
     #[serde(default)]
@@ -109,16 +102,16 @@ pub struct FederatedFineTuneSpec {
     pub suspend: bool,
     /// Raise it to try a failed run again on its checkpoint.
     #[serde(default)]
-    #[x_kube(validation = between(0, 99, "an attempt"))]
+    #[x_kube(validation = rules::between(0, 99, "an attempt"))]
     #[x_kube(validation = ("self >= oldSelf", "an attempt can only be raised"))]
     pub attempt: u32,
     /// Seconds after which a run that has not ended fails. Left out, no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = between(1, 31_536_000, "activeDeadlineSeconds"))]
+    #[x_kube(validation = rules::between(1, 31_536_000, "activeDeadlineSeconds"))]
     pub active_deadline_seconds: Option<u32>,
     /// Seconds after its end when the resource deletes itself, as for Jobs. Left out, never. Needs `output`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = between(0, 31_536_000, "ttlSecondsAfterFinished"))]
+    #[x_kube(validation = rules::between(0, 31_536_000, "ttlSecondsAfterFinished"))]
     pub ttl_seconds_after_finished: Option<u32>,
     /// What becomes of the checkpoint when the resource is deleted: `Delete` or `Retain`.
     #[serde(default)]
@@ -126,7 +119,8 @@ pub struct FederatedFineTuneSpec {
     /// The earlier run whose checkpoint in `server.checkpoint.existingClaim` may be gone on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_from: Option<ResumeFrom>,
-    /// One claim for models and data, so that a run downloads each of them once. Left out, each pod downloads for itself.
+    /// One claim for models and data, so that a run downloads each of them once. Left out, each pod downloads for
+    /// itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
     /// Networks that the pods may reach, beside DNS, the server and remote sources.

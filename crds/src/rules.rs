@@ -66,6 +66,16 @@ fn count(keys: &[&str]) -> String {
     format!("[{}].filter(present, present).size()", present.join(", "))
 }
 
+/// Of the resource, read at its root. Children's names begin with it, and `<name>-clients-<group>-<index>` must fit
+/// into the 63 characters of a label.
+pub(crate) fn resource_name() -> Rule {
+    dns_label(
+        "self.metadata.name",
+        34,
+        "metadata.name has at most 34 small letters, digits and -, begins with a letter and ends with a letter or a digit",
+    )
+}
+
 /// `text` is a DNS label of at most `length` characters, as Kubernetes' RFC 1035 names are.
 pub(crate) fn dns_label(text: &str, length: usize, sentence: &str) -> Rule {
     Rule::new(format!("{text}.size() <= {length} && {text}.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")).message(sentence)

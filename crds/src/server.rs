@@ -60,8 +60,8 @@ pub struct Expose {
     /// Kind of the Service: `LoadBalancer` or `NodePort`.
     #[serde(rename = "type", default)]
     pub kind: ExposeKind,
-    /// Names and addresses that clients dial; they go into the server's certificate and the join bundles. Left out, what
-    /// the Service is given.
+    /// Names and addresses that clients dial; they go into the server's certificate and the join bundles. Left out,
+    /// what the Service is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     #[x_kube(validation = ("self.all(name, name.matches('^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$'))",

@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Fields of a pod template, as in `{spec: {nodeSelector: {pool: gpu}}}`; the API server checks them when the Job is made.
+/// Fields of a pod template, as in `{spec: {nodeSelector: {pool: gpu}}}`; the API server checks them when the Job is
+/// made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Template(pub Map<String, Value>);

@@ -1,4 +1,5 @@
-//! Where a run reads and writes on a cluster: claims, `spec.output`, `spec.cache`, `spec.resumeFrom`, `spec.retentionPolicy`.
+//! Where a run reads and writes on a cluster: claims, `spec.output`, `spec.cache`, `spec.resumeFrom`,
+//! `spec.retentionPolicy`.
 //! Must not decide a result: none of it changes a bit of the adapter.
 
 use kube::KubeSchema;

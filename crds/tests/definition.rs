@@ -60,9 +60,8 @@ fn every_list_text_and_map_has_a_bound() {
             Some("string") => "maxLength",
             Some("object") if schema["additionalProperties"].is_object() => "maxProperties",
             Some("object") if schema["x-kubernetes-preserve-unknown-fields"] == true => "maxProperties",
-            Some(_) => "type",
             None if schema["x-kubernetes-int-or-string"] == true => "maxLength",
-            None => "type",
+            Some(_) | None => "type",
         };
         if schema[bound].is_null() && path != ".metadata" {
             unbounded.push(format!("{path} has no {bound}"));

@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Prints the CustomResourceDefinition, for `kubectl apply -f -`.
+    /// Prints the definition of the resource, for `kubectl apply -f -`.
     Crd,
     /// Checks resources by the rules that the API server applies; says all that is wrong, one sentence a line.
     Validate {

@@ -32,8 +32,7 @@ fn check(schema: &Value, value: &Value, path: &str, problems: &mut Vec<Problem>)
     match (kind, value) {
         ("object", Value::Object(fields)) => check_object(schema, fields, path, problems),
         ("array", Value::Array(items)) => check_list(schema, items, path, problems),
-        ("string", Value::String(text)) => check_text(schema, text, path, problems),
-        ("integer or string", Value::String(text)) => check_text(schema, text, path, problems),
+        ("string" | "integer or string", Value::String(text)) => check_text(schema, text, path, problems),
         ("integer" | "integer or string", Value::Number(number)) if !number.is_f64() => {}
         ("boolean", Value::Bool(_)) => {}
         (_, _) => problems.push(Problem::new(path, wrong_type(kind, value, path))),

@@ -109,7 +109,8 @@ fn parse(schema: &Value, text: &str) -> Result<Value, serde_yaml::Error> {
     if schema["type"] == "string" { Ok(Value::from(text)) } else { serde_yaml::from_str(text) }
 }
 
-/// Writes `value` at the end of `steps`, making what lies between; a list is filled with its default before it is entered.
+/// Writes `value` at the end of `steps`, making what lies between; a list is filled with its default before it is
+/// entered.
 fn write(document: &mut Value, steps: &[Step<'_>], schemas: &[&Value], value: Value) -> Result<(), Problem> {
     let mut place = document;
     let mut path = String::new();
