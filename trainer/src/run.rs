@@ -55,6 +55,9 @@ pub enum RunError {
     /// The device.
     #[error(transparent)]
     Device(#[from] materials::DeviceError),
+    /// Rows too long for the model.
+    #[error(transparent)]
+    Length(#[from] materials::LengthError),
     /// The base model or its tokenizer.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -96,9 +99,13 @@ impl RunError {
     /// Whether the user's configuration is at fault: exit code 78.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Folder(_) | Self::Device(_) | Self::Load(_) | Self::Model(_) | Self::Data(_) | Self::Listen(_) => {
-                true
-            }
+            Self::Folder(_)
+            | Self::Device(_)
+            | Self::Length(_)
+            | Self::Load(_)
+            | Self::Model(_)
+            | Self::Data(_)
+            | Self::Listen(_) => true,
             Self::Server(error) => matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_)),
             Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
         }

@@ -45,6 +45,14 @@ pub enum DeviceError {
     NoCuda(&'static str),
 }
 
+/// Rows that the model cannot take.
+#[derive(Debug, Error)]
+#[error("training.maxSequenceLength is {asked}, and the model takes {positions} tokens; set at most {positions}")]
+pub struct LengthError {
+    asked: usize,
+    positions: usize,
+}
+
 /// Materials that several runs of one call share.
 #[derive(Debug)]
 pub struct Shelf {
@@ -81,6 +89,7 @@ impl Shelf {
         let base = loaded.base.share();
         let lora = LoraSettings { target_modules: targets(plan, &base), ..plan.lora.clone() };
         resolve_targets(base.shape(), &lora)?;
+        check_length(plan, &base)?;
         let corpus =
             data::load(&plan.data, scope, &loaded.tokenizer, &loaded.tokenizer_hash, cache.as_deref(), &events)?;
         Ok(Materials {
@@ -110,6 +119,7 @@ impl Shelf {
         self.events.tell(Event::StageStarted { stage, of: 0 });
         let base = Base::load(&key.0, LoadOptions { precision: key.1, device: key.2 })?;
         let tokenizer = load_tokenizer(&key.0)?;
+        tokenizer.check(base.shape())?;
         self.events.tell(Event::StageFinished);
         Ok(Loaded {
             key,
@@ -129,6 +139,11 @@ pub fn choose_device(choice: DeviceChoice) -> Result<Device, DeviceError> {
         DeviceChoice::Cuda if Cuda::is_available() => Ok(Device::Cuda(0)),
         DeviceChoice::Cuda => Err(DeviceError::NoCuda("this libtorch has no CUDA, or no GPU is visible")),
     }
+}
+
+fn check_length(plan: &Plan, base: &Base) -> Result<(), LengthError> {
+    let (asked, positions) = (plan.data.max_sequence_length, base.shape().max_positions);
+    if asked > positions { Err(LengthError { asked, positions }) } else { Ok(()) }
 }
 
 /// The spec's target modules, else those that the architecture's adapters usually take.
