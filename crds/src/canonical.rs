@@ -21,10 +21,15 @@ pub fn canonical_json(spec: &FederatedFineTuneSpec) -> String {
 
 /// SHA-256 of [`canonical_json`] in hexadecimal.
 pub fn spec_hash(spec: &FederatedFineTuneSpec) -> String {
+    hex(&Sha256::digest(canonical_json(spec)))
+}
+
+/// Bytes in hexadecimal, as hashes are written everywhere.
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    Sha256::digest(canonical_json(spec)).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes all that is written");
-        hex
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes all that is written");
+        text
     })
 }
 

@@ -25,7 +25,7 @@ pub mod training;
 pub mod tuning;
 pub mod volumes;
 
-pub use canonical::{canonical_json, spec_hash};
+pub use canonical::{canonical_json, hex, spec_hash};
 pub use load::{LoadError, Problem, load, load_all};
 pub use resource::{FederatedFineTune, FederatedFineTuneSpec};
 pub use status::FederatedFineTuneStatus;

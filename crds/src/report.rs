@@ -154,6 +154,9 @@ pub struct RoundReport {
     /// Mean accuracy of the clients' own models, where clients evaluate themselves (KD, localOnly).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_mean_accuracy: Option<f64>,
+    /// Headline FLOPs of all clients in this round.
+    #[serde(default)]
+    pub client_flops: f64,
     /// Clients whose upload counted, in ordinal order.
     pub participants: Vec<String>,
     /// Clients that were asked and did not count.

@@ -69,7 +69,8 @@ mod tests {
         let mean: Vec<f32> = Vec::try_from(&weighted_means([(1.0, &a[..]), (3.0, &b[..])])[0]).unwrap();
         let (a, b): (Vec<f32>, Vec<f32>) = (Vec::try_from(&a[0]).unwrap(), Vec::try_from(&b[0]).unwrap());
         for ((mean, a), b) in mean.iter().zip(a).zip(b) {
-            assert_eq!(*mean, ((f64::from(a) + 3.0 * f64::from(b)) / 4.0) as f32);
+            let expected = ((f64::from(a) + 3.0 * f64::from(b)) / 4.0) as f32;
+            assert_eq!(mean.to_bits(), expected.to_bits());
         }
     }
 

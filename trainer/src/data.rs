@@ -80,9 +80,3 @@ pub enum DataError {
     #[error(transparent)]
     Label(#[from] LabelError),
 }
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)]));
-    bytes.iter().flat_map(digits).collect()
-}

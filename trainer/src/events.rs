@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 
 /// Something that a person who waits would want to know.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the variants' sentences name their fields")]
 pub enum Event {
     /// A piece of set-up began: `Tokenising 6,046 texts`. `of` is its length, zero where unknown.
     StageStarted { stage: String, of: u64 },

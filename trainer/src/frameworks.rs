@@ -70,6 +70,7 @@ pub trait Framework: Debug + Send + Sync {
 
 /// What a framework's rounds look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own, and no two exclude each other")]
 pub struct Needs {
     /// Whether clients take part at all.
     pub clients: bool,

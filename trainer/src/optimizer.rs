@@ -20,9 +20,19 @@ pub struct OptimizerSettings {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
     /// Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, algorithm 2.
-    AdamW { beta1: f64, beta2: f64, epsilon: f64 },
+    AdamW {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of their squares.
+        beta2: f64,
+        /// Keeps the denominator from zero.
+        epsilon: f64,
+    },
     /// Stochastic gradient descent with heavy-ball momentum (zero for none).
-    Sgd { momentum: f64 },
+    Sgd {
+        /// Share of the last velocity that is kept.
+        momentum: f64,
+    },
 }
 
 /// An optimizer and its state: one entry a parameter.
@@ -48,6 +58,7 @@ impl Optimizer {
     }
 
     /// The same rule with a copy of the same history.
+    #[must_use]
     pub fn copy(&self) -> Self {
         let moments = self.moments.iter().map(|m| Moments { first: m.first.copy(), second: m.second.copy() }).collect();
         Self { settings: self.settings.clone(), steps: self.steps, moments }
@@ -97,7 +108,7 @@ fn sgd(settings: &OptimizerSettings, momentum: f64, parameter: &Tensor, gradient
     let mut parameter = parameter.shallow_clone();
     let mut direction = gradient;
     if settings.weight_decay > 0.0 {
-        direction = direction + &parameter * settings.weight_decay;
+        direction += &parameter * settings.weight_decay;
     }
     if momentum > 0.0 {
         moments.first = &moments.first * momentum + direction;

@@ -57,6 +57,7 @@ pub enum Event {
 
 /// What is to be done now, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants' sentences name their fields")]
 pub enum Action {
     /// Every client that will be waited for at the start has joined: the labels are frozen.
     Freeze { present: Vec<Client> },
@@ -87,6 +88,7 @@ pub enum Absence {
 
 /// Why a run ended early.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the sentences document the fields")]
 pub enum Failure {
     /// Too few clients joined or answered, for too long.
     #[error("QuorumLost: round {round} had {answered} of at least {needed} clients after {waited:?}")]

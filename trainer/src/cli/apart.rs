@@ -2,7 +2,6 @@
 //! Must not speak plain text beyond this machine unless that was asked for.
 
 use std::{
-    fmt::Display,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::mpsc,
@@ -27,7 +26,7 @@ use crate::{
 /// Arguments of `fedtune server`.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// File of one FederatedFineTune resource.
+    /// File of one `FederatedFineTune` resource.
     #[arg(value_name = "SPEC")]
     file: PathBuf,
     /// Address to listen on.
@@ -49,13 +48,13 @@ pub struct ServerArgs {
 /// Arguments of `fedtune client`.
 #[derive(Debug, Args)]
 pub struct ClientArgs {
-    /// File of one FederatedFineTune resource, the same as the server's.
+    /// File of one `FederatedFineTune` resource, the same as the server's.
     #[arg(value_name = "SPEC")]
     file: PathBuf,
     /// Which client this is.
     #[arg(long, value_name = "GROUP/INDEX")]
     client: String,
-    /// The server's address, as in http://127.0.0.1:7443.
+    /// The server's address, as in `http://127.0.0.1:7443`.
     #[arg(long, value_name = "URL")]
     server: String,
     /// Seconds to wait for a server that does not answer yet.
@@ -151,15 +150,12 @@ fn cache(spec: &SpecArgs) -> Option<PathBuf> {
     spec.cache.clone().or_else(environment::default_cache)
 }
 
-fn finish<E: Display>(ended: Result<(), E>) -> u8
-where
-    E: Into<RunError>,
-{
+fn finish(ended: Result<(), RunError>) -> u8 {
     match ended {
         Ok(()) => SUCCESS,
         Err(error) => {
-            let sentence = error.to_string();
-            complain(sentence, if error.into().is_configuration() { CONFIGURATION } else { FAILED })
+            let code = if error.is_configuration() { CONFIGURATION } else { FAILED };
+            complain(error, code)
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 /// Arguments of `fedtune run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Files of FederatedFineTune resources.
+    /// Files of `FederatedFineTune` resources.
     #[arg(required = true, value_name = "SPEC")]
     specs: Vec<PathBuf>,
     /// Each run writes to a folder of its name in here, the comparison to report.html.

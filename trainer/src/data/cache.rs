@@ -22,7 +22,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(folder: &Path, key: &[u8; 32]) -> Self {
-        Self { folder: folder.to_owned(), path: folder.join(format!("tokens-{}.bin", super::hex(key))) }
+        Self { folder: folder.to_owned(), path: folder.join(format!("tokens-{}.bin", fedtune_crds::hex(key))) }
     }
 
     /// The sequences, if the file is there, whole, and holds `count` of them.

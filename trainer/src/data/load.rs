@@ -9,7 +9,6 @@ use tokenizers::Tokenizer;
 use super::{
     Corpus, DataError, DataPlan, ReadError, Record, Scope, TokeniseError,
     gather::{Holdings, gather, texts_of},
-    hex,
     labels::name_all,
     read::Row,
     tokenise::tokenise,
@@ -41,8 +40,8 @@ pub fn load(
         public: records(&holdings.public)?,
         evaluation: records(&holdings.evaluation)?,
         label_order: holdings.label_order(&plan.labels),
-        data_hash: hex(&holdings.data_hash),
-        partition_hash: hex(&holdings.partition_hash()),
+        data_hash: fedtune_crds::hex(&holdings.data_hash),
+        partition_hash: fedtune_crds::hex(&holdings.partition_hash()),
     })
 }
 

@@ -1,7 +1,7 @@
 //! FedLLM: clients fine-tune locally and upload parameters or gradients; the server averages, weighted by examples.
 //! Must not hold more of a client than its upload.
 //!
-//! Round: adapter down, tau local steps, adapter up, sum of `p_k theta_k` (McMahan et al., arXiv 1602.05629).
+//! Round: adapter down, tau local steps, adapter up, sum of `p_k theta_k` (`FedAvg`, `McMahan` et al., arXiv 1602.05629).
 //! With `upload: Gradients`: adapter down, the mean of tau gradients taken where it stands up, one step of the
 //! server's optimizer, whose state persists.
 

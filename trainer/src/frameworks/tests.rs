@@ -157,7 +157,7 @@ fn split_v1_with_one_client_equals_central_to_the_last_bit() {
     assert_eq!(adapter_of(&run_with_unequal_clients(&split)), central);
 }
 
-/// One SGD step from theta: sum p_k (theta - eta g_k) = theta - eta sum p_k g_k.
+/// One SGD step from theta: `sum p_k (theta - eta g_k) = theta - eta sum p_k g_k`.
 #[test]
 fn with_one_sgd_step_parameters_and_gradients_are_the_same_within_1e_6() {
     let sgd = ["training.localSteps=1", r#"training.optimizer={"sgd":{"learningRate":"0.1"}}"#];

@@ -14,6 +14,7 @@ use std::{
     sync::Arc,
 };
 
+use fedtune_crds::hex;
 use serde::{Deserialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tch::TchError;
@@ -193,10 +194,6 @@ fn hash_files(paths: &[&Path]) -> Result<String, LoadError> {
         }
     }
     Ok(hex(&hash.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fedtune_crds::report::{ClientReport, Direction, FrameworkName, PayloadKind, RoundReport, RunPhase, RunReport};
+use fedtune_crds::report::{Direction, FrameworkName, PayloadKind, RunPhase, RunReport};
 
 /// The scores of a run: of its final model, or of its last finished round where it failed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,19 +83,9 @@ pub(crate) fn payload_by_round(report: &RunReport) -> Vec<f64> {
     running_sum(report.rounds.iter().map(|round| round.bytes.iter().map(|count| count.payload as f64).sum()))
 }
 
-/// Client FLOPs spent by the end of each round. The report has them per client, not per round, so each client's are
-/// spread evenly over the rounds that it took part in; over all rounds where none names it.
+/// Client FLOPs spent by the end of each round.
 pub(crate) fn flops_by_round(report: &RunReport) -> Vec<f64> {
-    let took_part = |round: &RoundReport, client: &ClientReport| round.participants.contains(&client.client);
-    let mut spent = vec![0.0; report.rounds.len()];
-    for client in &report.clients {
-        let attended = report.rounds.iter().filter(|round| took_part(round, client)).count();
-        let share = client.flops.headline() / if attended > 0 { attended } else { report.rounds.len() } as f64;
-        for (spent, round) in spent.iter_mut().zip(&report.rounds) {
-            *spent += if attended == 0 || took_part(round, client) { share } else { 0.0 };
-        }
-    }
-    running_sum(spent.into_iter())
+    running_sum(report.rounds.iter().map(|round| round.client_flops))
 }
 
 /// Payload of the run by direction and kind; kinds that never carried a byte are left out.
@@ -157,19 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn flops_by_round_end_at_the_total_where_every_client_took_part_in_a_round() {
-        let mut report = samples::fedllm();
-        report.rounds[1].participants.remove(0);
-        let by_round = flops_by_round(&report);
-        // Four clients of 2.1e12: three spread theirs over three rounds, one over two.
-        let expected = [3.0 * 0.7e12 + 1.05e12, 6.0 * 0.7e12 + 1.05e12, 8.4e12];
-        assert!(by_round.iter().zip(expected).all(|(spent, expected)| (spent - expected).abs() < 1.0), "{by_round:?}");
-    }
-
-    #[test]
-    fn flops_of_a_client_that_no_round_names_are_spread_over_all() {
-        let mut report = samples::local_only();
-        report.rounds.iter_mut().for_each(|round| round.participants.clear());
+    fn flops_by_round_end_at_the_total() {
+        let report = samples::fedllm();
         let last = flops_by_round(&report).last().copied().unwrap();
         assert!((last - report.totals.client_flops).abs() < 1.0, "{last}");
     }

@@ -249,6 +249,7 @@ fn round(shape: &Shape, number: u32) -> RoundReport {
         loss: shape.losses[number as usize - 1],
         train_loss: 0.4,
         client_mean_accuracy: None,
+        client_flops: CLIENTS.len() as f64 * shape.train_flops / shape.losses.len() as f64,
         participants: CLIENTS.iter().map(|(client, _)| (*client).to_owned()).collect(),
         absent: Vec::new(),
         bytes: CLIENTS.iter().flat_map(counts).collect(),

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fedtune_crds::hex;
 use sha2::{Digest, Sha256};
 use tch::{Cuda, Device};
 use thiserror::Error;
@@ -162,11 +163,6 @@ fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str) -> String {
         hash.update([0]);
     }
     hex(&hash.finalize())
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn device_words(device: Device, precision: Precision) -> String {

@@ -3,15 +3,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fedtune_crds::report::{
-    ClientReport, Environment, FinalReport, Hashes, RunPhase, RunReport, SCHEMA_VERSION, ServerReport, Totals,
+use fedtune_crds::{
+    hex,
+    report::{
+        ClientReport, Environment, FinalReport, Hashes, RunPhase, RunReport, SCHEMA_VERSION, ServerReport, Totals,
+    },
 };
 use sha2::{Digest, Sha256};
 
-use super::{
-    local::Ended,
-    materials::{Materials, hex},
-};
+use super::{local::Ended, materials::Materials};
 use crate::{flops, meter::peak_memory_bytes, models::Part, plan::Plan};
 
 /// The report of a run that did all its rounds.

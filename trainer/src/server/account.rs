@@ -141,22 +141,7 @@ impl Account {
         for client in &close.answered {
             let batches = self.open.figures.get(client).map_or(&[][..], |figures| &figures.batches);
             let expected = plan.framework.payload(&PayloadFacts { shape, recipe, public, batches });
-            self.compare(close.exchange.round, &self.ids[*client], &expected, bytes)?;
-        }
-        Ok(())
-    }
-
-    fn compare(&self, round: u32, client: &str, expected: &Payload, bytes: &[ByteCount]) -> Result<(), ServerError> {
-        let mine = bytes.iter().filter(|count| count.client == client);
-        let counted: Payload = mine.map(|count| ((count.direction, count.kind), count.payload)).collect();
-        let entries: BTreeSet<&(Direction, PayloadKind)> = counted.keys().chain(expected.keys()).collect();
-        for entry in entries {
-            let of = |payload: &Payload| payload.get(entry).copied().unwrap_or(0);
-            let (counted, expected) = (of(&counted), of(expected));
-            if counted != expected {
-                let (client, (direction, kind)) = (client.to_owned(), *entry);
-                return Err(ServerError::Payload { round, client, direction, kind, counted, expected });
-            }
+            compare(close.exchange.round, &self.ids[*client], &expected, bytes)?;
         }
         Ok(())
     }
@@ -177,6 +162,7 @@ impl Account {
             loss: evaluation.loss(),
             train_loss: mean(self.open.figures.values().map(|figures| figures.train_loss)),
             client_mean_accuracy: self.client_mean_accuracy(),
+            client_flops: self.flops_since_last_round(),
             participants: self.open.participants.iter().map(|client| self.ids[*client].clone()).collect(),
             absent: std::mem::take(&mut self.open.absent),
             bytes,
@@ -190,6 +176,12 @@ impl Account {
         });
         self.rounds.push(round);
         self.last = Some(evaluation);
+    }
+
+    /// What the clients' meters have grown by.
+    fn flops_since_last_round(&self) -> f64 {
+        let all = self.figures.values().fold(0.0, |sum, figures| sum + figures.meter.flops.headline());
+        self.rounds.iter().fold(all, |left, round| left - round.client_flops)
     }
 
     fn client_mean_accuracy(&self) -> Option<f64> {
@@ -228,6 +220,22 @@ impl Account {
         };
         self.joined.iter().map(report).collect()
     }
+}
+
+/// Refuses a difference between what was counted and what the formula says.
+fn compare(round: u32, client: &str, expected: &Payload, bytes: &[ByteCount]) -> Result<(), ServerError> {
+    let mine = bytes.iter().filter(|count| count.client == client);
+    let counted: Payload = mine.map(|count| ((count.direction, count.kind), count.payload)).collect();
+    let entries: BTreeSet<&(Direction, PayloadKind)> = counted.keys().chain(expected.keys()).collect();
+    for entry in entries {
+        let of = |payload: &Payload| payload.get(entry).copied().unwrap_or(0);
+        let (counted, expected) = (of(&counted), of(expected));
+        if counted != expected {
+            let (client, (direction, kind)) = (client.to_owned(), *entry);
+            return Err(ServerError::Payload { round, client, direction, kind, counted, expected });
+        }
+    }
+    Ok(())
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {

@@ -207,7 +207,9 @@ impl<'a> Engine<'a> {
         let half = setup.plan.framework.server_half(seat);
         self.running = Some(Running { half, labels, recipe, public: public_count });
         let present: Vec<Client> = self.announced.keys().copied().collect();
-        present.into_iter().for_each(|client| self.welcome(client));
+        for client in present {
+            self.welcome(client);
+        }
         Ok(())
     }
 

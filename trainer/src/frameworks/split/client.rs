@@ -67,7 +67,7 @@ impl SplitClient {
         // [batch, seq, hidden]
         let (hidden, finite) = worker.compute(|| {
             let hidden = model.front(cut, &batch.tokens, Some(key));
-            let finite = hidden.detach().isfinite().all().int64_value(&[]) != 0;
+            let finite = adapter::is_finite(&hidden.detach());
             (hidden, finite)
         });
         // A front that has diverged makes no loss but NaN; said here, it names its own client and step.

@@ -11,7 +11,7 @@ use tokenizers::{
 };
 
 use super::{
-    super::{LoadError, LoadedTokenizer, hex},
+    super::{LoadError, LoadedTokenizer},
     Metadata, open_header,
 };
 
@@ -79,5 +79,5 @@ fn hash(tokens: &[String], merges: &[String]) -> String {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
-    hex(&hash.finalize())
+    fedtune_crds::hex(&hash.finalize())
 }
