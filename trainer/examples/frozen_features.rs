@@ -26,7 +26,7 @@ const BATCH: usize = 16;
 
 #[derive(Parser)]
 struct Arguments {
-    /// File of one FederatedFineTune resource.
+    /// File of one resource.
     spec: PathBuf,
     /// The safetensors file to write.
     out: PathBuf,
