@@ -101,18 +101,23 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
     json!({
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
-        "base_model_name_or_path": export.base,
+        "base_model_name_or_path": export.base.to_string_lossy(),
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "use_rslora": lora.rs_lora,
-        "target_modules": lora.target_modules,
+        "target_modules": target_modules(lora),
         "modules_to_save": [model.shape().head_name()],
         "bias": "none",
         "fan_in_fan_out": false,
         "init_lora_weights": true,
         "inference_mode": true,
     })
+}
+
+/// Ends of module names; what stands for all of them is a text of its own, for in a list PEFT takes it for a name.
+fn target_modules(lora: &LoraSettings) -> Value {
+    if lora.targets_all() { json!("all-linear") } else { json!(lora.target_modules) }
 }
 
 /// What the base's `config.json` does not know: the labels, and the padding that classification needs.
@@ -134,3 +139,6 @@ fn model_config(model: &Model, export: &Export<'_>) -> Value {
 fn pretty(value: &Value) -> Vec<u8> {
     serde_json::to_vec_pretty(value).expect("a JSON value is written without fail")
 }
+
+#[cfg(test)]
+mod tests;

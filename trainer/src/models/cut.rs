@@ -104,6 +104,12 @@ impl Model {
         linear::head(&pooled, weight, bias)
     }
 
+    /// What the head reads, `[batch, hidden]` in the base's precision, without LoRA dropout.
+    pub fn pooled(&self, tokens: &Tokens) -> Tensor {
+        let hidden = self.front(self.shape().blocks, tokens, None);
+        self.base.body.pool(&hidden, &tokens.mask, None)
+    }
+
     fn blocks(&self, part: Part, hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
         let context = self.base.body.context(mask);
         part.blocks(self.shape().blocks)

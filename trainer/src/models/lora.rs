@@ -34,10 +34,14 @@ impl LoraSettings {
         self.alpha / if self.rs_lora { rank.sqrt() } else { rank }
     }
 
+    /// Whether every linear layer but the head gets a pair.
+    pub fn targets_all(&self) -> bool {
+        self.target_modules.iter().any(|target| target == ALL_LINEAR)
+    }
+
     /// Whether a module of this name gets a pair; matches as PEFT does.
     pub fn targets(&self, module: &str) -> bool {
-        let all = self.target_modules.iter().any(|target| target == ALL_LINEAR);
-        all || self.target_modules.iter().any(|target| is_last_part(target, module))
+        self.targets_all() || self.target_modules.iter().any(|target| is_last_part(target, module))
     }
 }
 

@@ -112,6 +112,18 @@ fn a_model_cut_at_every_layer_gives_the_bits_of_the_whole() {
 }
 
 #[test]
+fn the_head_on_the_pooled_features_gives_the_logits() {
+    for case in cases() {
+        let golden = tensors(&case.name);
+        let (model, tokens) = (case.model(&golden), batch(&golden));
+        let pooled = model.pooled(&tokens).to_kind(Kind::Float);
+        let (weight, bias) = model.adapter().head();
+        assert_eq!(pooled.size(), [tokens.batch() as i64, model.shape().hidden as i64], "{}", case.name);
+        assert!(pooled.linear(weight, bias).equal(&model.forward(&tokens, None)), "{}", case.name);
+    }
+}
+
+#[test]
 fn a_part_holds_its_blocks_and_the_back_holds_the_head() {
     let case = &cases()[0];
     let model = case.model(&tensors(&case.name));
