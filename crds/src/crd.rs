@@ -11,7 +11,7 @@ use crate::FederatedFineTune;
 pub const FREE_AFTER_START: [&str; 3] = ["suspend", "attempt", "ttlSecondsAfterFinished"];
 
 const HEADER: &str =
-    "# Generated from the types in crds/src by `cargo run -p fedtune-operator -- crd`; change those.\n";
+    "# Generated from the types in crds/src by `make generate`; change those.\n";
 
 /// The definition to install.
 pub fn definition() -> CustomResourceDefinition {

@@ -39,8 +39,8 @@ pub struct Lora {
     /// the query and value projections of the model's architecture.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
-    #[x_kube(validation = ("self.all(name, name.matches('^[A-Za-z0-9_.]+$'))",
-        "a module's name has letters, digits, _ and ., as in q_proj or attention.self.query"))]
+    #[x_kube(validation = ("self.all(name, name.matches('^[A-Za-z0-9_.-]+$'))",
+        "a module's name has letters, digits, _, - and ., as in q_proj, attention.self.query or all-linear"))]
     #[x_kube(validation = ("self.all(name, self.exists_one(other, other == name))", "each module is named once"))]
     pub target_modules: Vec<String>,
     /// Rank-stabilised scale: alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski, arXiv 2312.03732).

@@ -25,7 +25,7 @@ fn the_file_beside_the_types_is_what_they_generate() {
     let written = fs::read_to_string(&file).expect("the generated file is there");
     assert!(
         written == crd::yaml(),
-        "run `cargo run -p fedtune-operator -- crd > crds/federatedfinetunes.fedtune.io.yaml`"
+        "run `make generate`"
     );
 }
 

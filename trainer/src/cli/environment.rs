@@ -3,19 +3,25 @@
 
 use std::{env, io, os::unix::process::CommandExt, process::Command};
 
-/// Idle OpenMP threads sleep rather than spin: two processes that spin halve each other's speed.
-const WAIT_POLICY: (&str, &str) = ("OMP_WAIT_POLICY", "PASSIVE");
+/// What libgomp and the allocator read when they load.
+const WANTED: [(&str, &str); 2] = [
+    // Idle OpenMP threads sleep rather than spin: two processes that spin halve each other's speed.
+    ("OMP_WAIT_POLICY", "PASSIVE"),
+    // Model threads take turns with the same large tensors; with an arena each, all of them keep their largest.
+    ("MALLOC_ARENA_MAX", "1"),
+];
 
 /// Says that the environment is settled, so that a program which cannot settle it does not start itself for ever.
 const SETTLED: &str = "FEDTUNE_ENVIRONMENT_SETTLED";
 
-/// Starts this program anew with the environment that libgomp reads when it loads, unless that is done or not needed.
+/// Starts this program anew with what is [`WANTED`] and not set, unless that is done already.
 pub fn settle() -> io::Result<()> {
-    if env::var_os(WAIT_POLICY.0).is_some() || env::var_os(SETTLED).is_some() {
+    let missing: Vec<_> = WANTED.into_iter().filter(|(name, _)| env::var_os(name).is_none()).collect();
+    if missing.is_empty() || env::var_os(SETTLED).is_some() {
         return Ok(());
     }
     let program = env::current_exe()?;
-    Err(Command::new(program).args(env::args_os().skip(1)).env(WAIT_POLICY.0, WAIT_POLICY.1).env(SETTLED, "1").exec())
+    Err(Command::new(program).args(env::args_os().skip(1)).envs(missing).env(SETTLED, "1").exec())
 }
 
 /// The user's cache folder for tokenised data, where there is one.
