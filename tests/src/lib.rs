@@ -1,1 +1,15 @@
-//! x
+//! A bench for tests of the `fedtune` program as a user runs it: tiny experiments in folders of their own.
+//! Must not call the trainer's code: what is tested here is the program, its files and its words.
+//!
+//! | file | one thing |
+//! |---|---|
+//! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
+//! | `program.rs` | the program: built, started, waited for |
+//! | `tiny.rs` | a model and texts so small that a run takes a second |
+
+mod bench;
+mod program;
+pub mod tiny;
+
+pub use bench::Bench;
+pub use program::{Ended, Running, program};

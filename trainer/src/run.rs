@@ -122,11 +122,9 @@ pub fn run_all(plans: &[Plan], options: &RunOptions) -> Vec<Result<RunReport, Ru
 fn run(plan: &Plan, shelf: &mut Shelf, options: &RunOptions) -> Result<RunReport, RunError> {
     let folder = Folder::of(&options.out, plan);
     if let Some(report) = folder.finished(plan, options.fresh)? {
-        let text = format!("{} is finished already; --fresh runs it anew", plan.name);
-        options.events.tell(Event::Note { text });
+        say_finished(plan, &options.events);
         return Ok(report);
     }
-    folder.begin(plan, options.fresh)?;
     let ended = run_in(plan, shelf, &folder, options);
     let error = ended.as_ref().err().map(ToString::to_string);
     options.events.tell(Event::RunFinished { run: plan.name.clone(), error });
@@ -135,6 +133,8 @@ fn run(plan: &Plan, shelf: &mut Shelf, options: &RunOptions) -> Result<RunReport
 
 fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions) -> Result<RunReport, RunError> {
     let materials = shelf.take(plan)?;
+    // Not before: a run that is refused leaves no folder that its corrected spec would then find taken.
+    folder.begin(plan, options.fresh)?;
     say_start(plan, &materials, &options.events);
     match local::run(plan, &materials, &options.events) {
         Ok(ended) => {
@@ -148,6 +148,11 @@ fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions)
             Err(error)
         }
     }
+}
+
+/// Says why nothing is run.
+pub fn say_finished(plan: &Plan, events: &Events) {
+    events.tell(Event::Note { text: format!("{} is finished already; --fresh runs it anew", plan.name) });
 }
 
 fn say_start(plan: &Plan, materials: &materials::Materials, events: &Events) {

@@ -18,7 +18,7 @@ use crate::{
     meter::Slots,
     plan::Plan,
     report,
-    run::{RunError, folder::Folder, local, materials::Shelf, summary},
+    run::{RunError, folder::Folder, local, materials::Shelf, say_finished, summary},
     server::serve,
     wire::{self, client::ConnectOptions, server::Listener},
 };
@@ -88,13 +88,14 @@ pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
 fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<(), RunError> {
     let folder = Folder::of(&arguments.out, plan);
     if folder.finished(plan, arguments.fresh)?.is_some() {
+        say_finished(plan, events);
         return Ok(());
     }
-    folder.begin(plan, arguments.fresh)?;
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime.handle())?;
+    folder.begin(plan, arguments.fresh)?;
     let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
     let outcome = serve(setup, listener, mpsc::channel())?;
     let ended = local::Ended { outcome, clients: Vec::new() };

@@ -14,7 +14,7 @@ use crate::{
     events::Events,
     meter::Slots,
     plan::Plan,
-    server::{Inbox, Outcome, ServerError, ServerSetup, check_cut, serve},
+    server::{Inbox, Outcome, ServerError, ServerSetup, serve},
     wire::{self, Limits, Terms, client::ConnectOptions, server::Listener},
 };
 
@@ -36,7 +36,6 @@ pub fn terms(run_hash: &str) -> Terms {
 
 /// Runs server and clients until the run is over.
 pub fn run(plan: &Plan, materials: &Materials, events: &Events) -> Result<Ended, RunError> {
-    check_cut(plan, &materials.base)?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let terms = terms(&materials.run_hash);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

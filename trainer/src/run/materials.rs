@@ -15,6 +15,7 @@ use crate::{
     events::{Event, Events},
     models::{Base, LoadOptions, LoraSettings, Precision, load_tokenizer, resolve_targets},
     plan::{DeviceChoice, Plan},
+    server::check_cut,
 };
 
 /// What a run works with.
@@ -91,6 +92,7 @@ impl Shelf {
         let lora = LoraSettings { target_modules: targets(plan, &base), ..plan.lora.clone() };
         resolve_targets(base.shape(), &lora)?;
         check_length(plan, &base)?;
+        check_cut(plan, &base)?;
         let corpus =
             data::load(&plan.data, scope, &loaded.tokenizer, &loaded.tokenizer_hash, cache.as_deref(), &events)?;
         Ok(Materials {

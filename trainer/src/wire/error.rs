@@ -9,7 +9,9 @@ use super::{Element, FIELDS_BYTES, PROTOCOL_VERSION};
 pub enum WireError {
     #[error("the peer speaks version {theirs} of the protocol, this program version {PROTOCOL_VERSION}")]
     Version { theirs: u32 },
-    #[error("the message belongs to run {theirs:?}, this is run {ours:?}")]
+    #[error(
+        "the message belongs to run {theirs:?}, this is run {ours:?}; spec, model and tokenizer must be the same on both sides"
+    )]
     Run { theirs: String, ours: String },
     #[error("the message has the unknown subject {number}")]
     Subject { number: i32 },

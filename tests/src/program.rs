@@ -1,0 +1,123 @@
+//! The `fedtune` program: built once, started as a user does, waited for.
+//! Must not wait for ever: a program that hangs is killed, and what it said is in the panic.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        mpsc::{self, Receiver},
+    },
+    thread,
+    time::Duration,
+};
+
+/// What any one process may take; far more than it needs, also on a busy machine.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// The program under test: `FEDTUNE_PROGRAM` where that is set, else the workspace's own, built as this test was.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| env::var_os("FEDTUNE_PROGRAM").map_or_else(build, PathBuf::from))
+}
+
+/// Cargo builds another package's program for no test, so an older one may lie there: it is brought up to date first.
+fn build() -> PathBuf {
+    let this = env::current_exe().expect("a test has a path");
+    let folder = this.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--workspace", "--bin", "fedtune"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    let built = build.output().expect("cargo, which started this test, can be started again");
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "the program under test does not build:\n{said}");
+    let program = folder.join("fedtune");
+    assert!(program.is_file(), "there is no {}; name the program to test in FEDTUNE_PROGRAM", program.display());
+    program
+}
+
+/// What a process left when it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Fails the test unless the process ended well.
+    #[must_use]
+    pub fn well(self) -> Self {
+        assert_eq!(self.code, Some(0), "it should have ended well: {self:#?}");
+        self
+    }
+}
+
+/// A process that has been started; killed when it is dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+}
+
+impl Running {
+    /// Starts `command` with both outputs caught.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        let stdout = read_to_end(child.stdout.take().expect("it is piped"));
+        let stderr = read_to_end(child.stderr.take().expect("it is piped"));
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits until the process ends. Outputs end with it, so no clock has to be watched.
+    pub fn wait(mut self) -> Ended {
+        let outputs = self.stderr.recv_timeout(LIMIT).and_then(|err| Ok((self.stdout.recv_timeout(LIMIT)?, err)));
+        let Ok((stdout, stderr)) = outputs else {
+            self.child.kill().expect("a child may be killed");
+            let said = self.stderr.recv().unwrap_or_default();
+            panic!("a process did not end within {LIMIT:?}; it said:\n{said}");
+        };
+        let status = self.child.wait().expect("a child can be waited for");
+        Ended { code: status.code(), stdout, stderr }
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended is past killing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read: io::Result<usize> = pipe.read_to_end(&mut bytes);
+        read.expect("a pipe can be read");
+        // A test that has failed no longer listens.
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
