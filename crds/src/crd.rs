@@ -10,8 +10,7 @@ use crate::FederatedFineTune;
 /// Fields of the spec that may change after the start: none of them changes a result.
 pub const FREE_AFTER_START: [&str; 3] = ["suspend", "attempt", "ttlSecondsAfterFinished"];
 
-const HEADER: &str =
-    "# Generated from the types in crds/src by `make generate`; change those.\n";
+const HEADER: &str = "# Generated from the types in crds/src by `make generate`; change those.\n";
 
 /// The definition to install.
 pub fn definition() -> CustomResourceDefinition {

@@ -23,10 +23,7 @@ fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
 fn the_file_beside_the_types_is_what_they_generate() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("federatedfinetunes.fedtune.io.yaml");
     let written = fs::read_to_string(&file).expect("the generated file is there");
-    assert!(
-        written == crd::yaml(),
-        "run `make generate`"
-    );
+    assert!(written == crd::yaml(), "run `make generate`");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! | leaves the client | weights | logits | activations, labels, weights of the front | everything | nothing |
 //!
 //! Each file holds both halves of one framework, so that its protocol reads top to bottom. The rest of the trainer
-//! sees the three traits below and never a framework's name; [`Framework::parse`] is the only `match`.
+//! sees the three traits below and never a framework's name; [`parse`] is the only place that chooses one.
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -21,8 +21,8 @@ use thiserror::Error;
 
 use crate::{
     data::Example,
-    evaluate::Evaluation,
-    local::{Recipe, TrainError},
+    evaluate::{self, Evaluation},
+    local::{Recipe, TrainError, check_evaluation},
     meter::{Meter, Worker},
     models::{Model, ModelShape},
     rounds::{Client, Exchange},
@@ -98,8 +98,18 @@ pub struct PayloadFacts<'a> {
     pub recipe: &'a Recipe,
     /// Public examples.
     pub public: usize,
-    /// Rows and padded length of each step, as the client planned them.
-    pub batches: &'a [(u32, u32)],
+    /// The client's steps of the round.
+    pub steps: StepSizes,
+}
+
+/// How much went through a client's model in a round.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepSizes {
+    /// Rows of all steps.
+    pub rows: u64,
+    /// Tokens of all steps, padding included.
+    pub tokens: u64,
 }
 
 /// A client's place in a run: its data, its model, its share of the cores.
@@ -132,8 +142,6 @@ pub struct ServerSeat {
     pub spare: Spare,
     /// The clients' ids, in ordinal order.
     pub clients: Vec<String>,
-    /// Examples of each client, as announced: the weights of the means.
-    pub examples: Vec<u64>,
     /// The union of the clients' examples, where a baseline trains on it; else empty.
     pub all_data: Vec<Example>,
     /// The public examples.
@@ -142,6 +150,26 @@ pub struct ServerSeat {
     pub evaluation: Vec<Example>,
     /// Who computes.
     pub worker: Worker,
+}
+
+impl ClientSeat {
+    /// Evaluates the client's own model on the held-out examples, and counts it.
+    fn evaluate(&mut self, round: u32) -> Result<Evaluation, FrameworkError> {
+        let Self { worker, model, evaluation, recipe, .. } = self;
+        worker.meter.flops.evaluate += evaluate::flops(model, evaluation, recipe);
+        let counts = worker.compute(|| evaluate::evaluate(model, evaluation, recipe.pad_id, recipe.batch_size));
+        check_evaluation(&counts, &worker.name, round)?;
+        Ok(counts)
+    }
+}
+
+impl ServerSeat {
+    /// Evaluates the global model on the held-out examples, and counts it.
+    fn evaluate(&mut self) -> Evaluation {
+        let Self { worker, model, evaluation, recipe, .. } = self;
+        worker.meter.flops.evaluate += evaluate::flops(model, evaluation, recipe);
+        worker.compute(|| evaluate::evaluate(model, evaluation, recipe.pad_id, recipe.batch_size))
+    }
 }
 
 /// Makes further models over the same frozen weights, initialised like the first.
@@ -160,6 +188,9 @@ pub trait ClientHalf: Send {
 
     /// The model, to be exported where it is the client's own result.
     fn model(&self) -> &Model;
+
+    /// Who computes, to be told of the time that passes outside.
+    fn worker(&mut self) -> &mut Worker;
 }
 
 /// The server half of a framework, on the thread that owns the global model.
@@ -173,8 +204,8 @@ pub trait ServerHalf: Send {
     /// Forgets what the client did in its unfinished exchange.
     fn abandon(&mut self, _client: Client, _exchange: Exchange) {}
 
-    /// Combines the answers of these clients, given in client order.
-    fn close(&mut self, exchange: Exchange, answered: &[Client]) -> Result<(), FrameworkError>;
+    /// Combines the answers of these clients, given in client order with their examples.
+    fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError>;
 
     /// What answers this client's messages within a round, on the thread of its session.
     fn stepper(&self, _client: Client) -> Option<Box<dyn Stepper>> {
@@ -205,9 +236,9 @@ pub struct Figures {
     pub train_loss: f64,
     /// All it did since the start of the run.
     pub meter: Meter,
-    /// Rows and padded length of each step of the round.
+    /// What its steps of the round held, where they cross the wire.
     #[serde(default)]
-    pub batches: Vec<(u32, u32)>,
+    pub steps: StepSizes,
     /// Its own model on the held-out examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Evaluation>,
@@ -310,6 +341,14 @@ pub enum FrameworkError {
         subject: Subject,
         /// What is wrong.
         error: String,
+    },
+    /// A step of a round or turn that is over, or never was.
+    #[error("{who} sent a step of round {round}, which is not open for it")]
+    NotOpen {
+        /// Who sent it.
+        who: String,
+        /// Its round.
+        round: u32,
     },
     /// The other side will not go on.
     #[error("{who} refused: {reason}")]

@@ -10,7 +10,7 @@ use crate::{
         Example,
         batches::{LocalWork, local_batches},
     },
-    evaluate::padded,
+    evaluate::{Evaluation, padded},
     flops,
     meter::Worker,
     models::{LoraSettings, Model, Part, Tokens},
@@ -56,6 +56,17 @@ pub enum TrainError {
         step: u32,
         /// What the loss became.
         loss: f64,
+    },
+    /// A trained model gives no numbers on the held-out examples.
+    #[error(
+        "the held-out loss of {who} is no number after round {round}; a lower training.optimizer learning rate, \
+         gradientClipping or F32 precision may help"
+    )]
+    NonFiniteEvaluation {
+        /// Whose model.
+        who: String,
+        /// Round, from 1.
+        round: u32,
     },
 }
 
@@ -145,17 +156,25 @@ fn gradients(
         let gradients = Tensor::run_backward(&[&loss], &tensors(model, Part::Whole), false, false);
         (loss.double_value(&[]), gradients)
     });
-    check_loss(loss, key, worker)?;
+    check_loss(loss, key, &worker.name)?;
     count_step(&batch, model, Part::Whole, recipe, worker);
     Ok((loss, gradients))
 }
 
 /// Refuses a loss that is no number.
-pub fn check_loss(loss: f64, key: Key, worker: &Worker) -> Result<(), TrainError> {
+pub fn check_loss(loss: f64, key: Key, worker: &str) -> Result<(), TrainError> {
     if loss.is_finite() {
         return Ok(());
     }
-    Err(TrainError::NonFiniteLoss { worker: worker.name.clone(), round: key.round, step: key.step + 1, loss })
+    Err(TrainError::NonFiniteLoss { worker: worker.to_owned(), round: key.round, step: key.step + 1, loss })
+}
+
+/// Refuses held-out figures that are no numbers: they would be written and could not be read again.
+pub fn check_evaluation(evaluation: &Evaluation, who: &str, round: u32) -> Result<(), TrainError> {
+    if evaluation.loss_sum.is_finite() {
+        return Ok(());
+    }
+    Err(TrainError::NonFiniteEvaluation { who: who.to_owned(), round })
 }
 
 /// Counts a training step of `part` on this batch.

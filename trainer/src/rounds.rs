@@ -60,13 +60,13 @@ pub enum Event {
 #[expect(missing_docs, reason = "the variants' sentences name their fields")]
 pub enum Action {
     /// Every client that will be waited for at the start has joined: the labels are frozen.
-    Freeze { present: Vec<Client> },
+    Freeze,
     /// Ask this client.
     Ask(Client, Exchange),
     /// Forget what this client did in its unfinished turn or exchange.
     Abandon(Client, Exchange),
-    /// Refuse this answer: its exchange is closed.
-    RefuseLate(Client, Exchange),
+    /// Leave this answer out: its exchange is closed, or the client's turn is not now.
+    LeaveOut(Client, Exchange),
     /// Combine the answers; the machine goes on at [`Event::Closed`].
     Close { exchange: Exchange, answered: Vec<Client>, absent: Vec<(Client, Absence)> },
     /// All rounds are done.
@@ -138,6 +138,14 @@ impl Rounds {
         }
     }
 
+    /// Whether an answer of this client to this exchange would count now.
+    pub fn waits_for(&self, client: Client, exchange: Exchange) -> bool {
+        match &self.phase {
+            Phase::Open(open) => open.exchange == exchange && open.waits_for(client, self.rules.turns),
+            Phase::Joining { .. } | Phase::Closing(..) | Phase::Ended => false,
+        }
+    }
+
     /// Takes in what happened and says what to do. `now` is the time since any fixed moment.
     pub fn tick(&mut self, now: Duration, events: &[Event]) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -189,7 +197,7 @@ impl Rounds {
                 }
             }
             Phase::Open(_) | Phase::Joining { .. } | Phase::Closing(..) | Phase::Ended => {
-                actions.push(Action::RefuseLate(client, exchange));
+                actions.push(Action::LeaveOut(client, exchange));
             }
         }
     }
@@ -215,7 +223,7 @@ impl Rounds {
         let waited = now.saturating_sub(since);
         let here = self.present.len();
         if here == clients || (waited >= round_timeout && here >= min_clients) {
-            actions.push(Action::Freeze { present: self.present.iter().copied().collect() });
+            actions.push(Action::Freeze);
             self.open(now, Exchange { round: 1, index: 0 }, None, actions);
             self.advance(now, actions);
         } else if waited >= round_timeout + quorum_timeout {

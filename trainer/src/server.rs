@@ -124,9 +124,6 @@ pub enum ServerError {
     /// libtorch gave up on the server's thread.
     #[error("the model thread stopped: {0}")]
     Panic(String),
-    /// The process is told to stop.
-    #[error("stopped: {0}")]
-    Stopped(String),
 }
 
 /// Runs the server until the last round is done or nothing can go on; clients come through `listener`.

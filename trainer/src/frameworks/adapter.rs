@@ -17,6 +17,20 @@ pub(super) fn write(model: &Model, part: Part) -> Result<Vec<WireTensor>, Framew
     Ok(model.adapter().part(part).into_iter().map(write).collect::<Result<_, _>>()?)
 }
 
+/// What goes to every client of a round, encoded once: further clients share its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Broadcast(Option<(u32, Vec<WireTensor>)>);
+
+impl Broadcast {
+    /// The parameters of `part` as they stood when this round first asked for them.
+    pub(super) fn of(&mut self, round: u32, model: &Model, part: Part) -> Result<Vec<WireTensor>, FrameworkError> {
+        match &self.0 {
+            Some((written, tensors)) if *written == round => Ok(tensors.clone()),
+            Some(_) | None => Ok(self.0.insert((round, write(model, part)?)).1.clone()),
+        }
+    }
+}
+
 /// Gradients in the order of the whole adapter, in F32.
 pub(super) fn write_gradients(model: &Model, gradients: &[Tensor]) -> Result<Vec<WireTensor>, FrameworkError> {
     let parameters = model.adapter().parameters().iter().zip(gradients);

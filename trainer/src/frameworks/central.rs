@@ -5,7 +5,7 @@ use fedtune_crds::report::FrameworkName;
 
 use super::{
     ClientHalf, ClientSeat, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, ask,
-    fedllm::evaluate_global, local_only,
+    local_only,
 };
 use crate::{
     data::batches::LocalWork,
@@ -58,11 +58,11 @@ impl ServerHalf for CentralServer {
         Ok(())
     }
 
-    fn close(&mut self, exchange: Exchange, _answered: &[Client]) -> Result<(), FrameworkError> {
-        let ServerSeat { recipe, model, all_data, worker, examples, .. } = &mut self.seat;
+    fn close(&mut self, exchange: Exchange, _answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
+        let ServerSeat { recipe, model, all_data, worker, clients, .. } = &mut self.seat;
         let mut recipe = recipe.clone();
         recipe.work = match recipe.work {
-            LocalWork::Steps(tau) => LocalWork::Steps(tau * examples.len()),
+            LocalWork::Steps(tau) => LocalWork::Steps(tau * clients.len()),
             // An epoch over the union is an epoch of every client.
             LocalWork::Epochs(epochs) => LocalWork::Epochs(epochs),
         };
@@ -72,7 +72,7 @@ impl ServerHalf for CentralServer {
     }
 
     fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(evaluate_global(&mut self.seat))
+        Some(self.seat.evaluate())
     }
 
     fn model(&self) -> Option<&Model> {

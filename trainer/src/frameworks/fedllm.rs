@@ -12,13 +12,14 @@ use tch::Tensor;
 
 use super::{
     ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
-    adapter, answer, ask,
+    adapter::{self, Broadcast},
+    answer, ask,
 };
 use crate::{
     averages::weighted_means,
-    evaluate::{self, Evaluation},
+    evaluate::Evaluation,
     local::{self, tensors},
-    meter::{Meter, peak_memory_bytes},
+    meter::{Meter, Worker, peak_memory_bytes},
     models::{Model, Part},
     optimizer::Optimizer,
     random::Key,
@@ -57,7 +58,13 @@ impl Framework for FedLlm {
 
     fn server_half(&self, seat: ServerSeat) -> Box<dyn ServerHalf> {
         let optimizer = Optimizer::new(&seat.recipe.optimizer, &tensors(&seat.model, Part::Whole));
-        Box::new(FedLlmServer { upload: self.upload, optimizer, uploads: BTreeMap::new(), seat })
+        Box::new(FedLlmServer {
+            upload: self.upload,
+            broadcast: Broadcast::default(),
+            optimizer,
+            uploads: BTreeMap::new(),
+            seat,
+        })
     }
 
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
@@ -103,10 +110,16 @@ impl ClientHalf for FedLlmClient {
     fn model(&self) -> &Model {
         &self.seat.model
     }
+
+    fn worker(&mut self) -> &mut Worker {
+        &mut self.seat.worker
+    }
 }
 
 struct FedLlmServer {
     upload: Upload,
+    /// The adapter on the wire, encoded once a round for all clients.
+    broadcast: Broadcast,
     optimizer: Optimizer,
     uploads: BTreeMap<Client, Vec<Tensor>>,
     seat: ServerSeat,
@@ -115,7 +128,7 @@ struct FedLlmServer {
 impl ServerHalf for FedLlmServer {
     fn ask(&mut self, _client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
         let ServerSeat { worker, model, .. } = &mut self.seat;
-        let tensors = worker.encode(|| adapter::write(model, Part::Whole))?;
+        let tensors = worker.encode(|| self.broadcast.of(exchange.round, model, Part::Whole))?;
         Ok(Message { tensors, ..ask(exchange) })
     }
 
@@ -134,11 +147,11 @@ impl ServerHalf for FedLlmServer {
         self.uploads.remove(&client);
     }
 
-    fn close(&mut self, _exchange: Exchange, answered: &[Client]) -> Result<(), FrameworkError> {
+    fn close(&mut self, _exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
         let uploads = std::mem::take(&mut self.uploads);
-        let ServerSeat { worker, model, examples, .. } = &mut self.seat;
+        let ServerSeat { worker, model, .. } = &mut self.seat;
         worker.compute(|| {
-            let counted = answered.iter().filter_map(|k| Some((examples[*k] as f64, &uploads.get(k)?[..])));
+            let counted = answered.iter().filter_map(|(k, examples)| Some((*examples as f64, &uploads.get(k)?[..])));
             let mean = weighted_means(counted);
             match self.upload {
                 Upload::Parameters => adapter::assign(model, Part::Whole, &mean),
@@ -149,7 +162,7 @@ impl ServerHalf for FedLlmServer {
     }
 
     fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(evaluate_global(&mut self.seat))
+        Some(self.seat.evaluate())
     }
 
     fn model(&self) -> Option<&Model> {
@@ -159,11 +172,4 @@ impl ServerHalf for FedLlmServer {
     fn meter(&self) -> Meter {
         self.seat.worker.meter
     }
-}
-
-/// Evaluates the server's model on the held-out examples, and counts it.
-pub(super) fn evaluate_global(seat: &mut ServerSeat) -> Evaluation {
-    let ServerSeat { worker, model, evaluation, recipe, .. } = seat;
-    worker.meter.flops.evaluate += evaluate::flops(model, evaluation, recipe);
-    worker.compute(|| evaluate::evaluate(model, evaluation, recipe.pad_id, recipe.batch_size))
 }

@@ -14,8 +14,6 @@ use super::{
     ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
     adapter::{describe, finite},
     answer, ask,
-    fedllm::evaluate_global,
-    local_only::evaluate_client,
 };
 use crate::{
     averages::weighted_means,
@@ -59,7 +57,7 @@ impl Framework for Kd {
     }
 
     fn server_half(&self, seat: ServerSeat) -> Box<dyn ServerHalf> {
-        Box::new(KdServer { kd: self.clone(), uploads: BTreeMap::new(), broadcast: None, own: BTreeMap::new(), seat })
+        Box::new(KdServer { kd: self.clone(), uploads: BTreeMap::new(), broadcast: None, seat })
     }
 
     /// Every client distils once, and so does the server.
@@ -120,6 +118,10 @@ impl ClientHalf for KdClient {
     fn model(&self) -> &Model {
         &self.seat.model
     }
+
+    fn worker(&mut self) -> &mut Worker {
+        &mut self.seat.worker
+    }
 }
 
 impl KdClient {
@@ -141,7 +143,7 @@ impl KdClient {
         let ClientSeat { recipe, model, public, worker, .. } = &mut self.seat;
         let teacher = worker.encode(|| read(ask, public.len(), recipe, model, "the server"))?;
         self.kd.distil(model, public, &teacher, recipe, key, worker)?;
-        let evaluation = evaluate_client(&mut self.seat);
+        let evaluation = self.seat.evaluate(ask.round)?;
         Ok(Message { fields: self.figures(Some(evaluation)), ..answer(ask) })
     }
 
@@ -158,8 +160,6 @@ struct KdServer {
     uploads: BTreeMap<Client, [Tensor; 1]>,
     /// The student's logits of this round.
     broadcast: Option<Tensor>,
-    /// The clients' own evaluations, their last each.
-    own: BTreeMap<Client, Evaluation>,
     seat: ServerSeat,
 }
 
@@ -174,7 +174,7 @@ impl ServerHalf for KdServer {
 
     fn take(&mut self, client: Client, exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
         if exchange.index > 0 {
-            self.own.extend(Figures::of(answer)?.evaluation.map(|evaluation| (client, evaluation)));
+            // Its figures are all it carries, and they have been read.
             return Ok(());
         }
         let ServerSeat { recipe, model, public, worker, clients, .. } = &mut self.seat;
@@ -190,14 +190,15 @@ impl ServerHalf for KdServer {
         }
     }
 
-    fn close(&mut self, exchange: Exchange, answered: &[Client]) -> Result<(), FrameworkError> {
+    fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
         if exchange.index > 0 {
             return Ok(());
         }
         let uploads = std::mem::take(&mut self.uploads);
-        let shared = answered.iter().filter_map(|client| Some((1.0, &uploads.get(client)?[..])));
-        let Some(teacher) = weighted_means(shared).pop() else { return Ok(()) };
         let ServerSeat { recipe, model, public, worker, .. } = &mut self.seat;
+        // The plain mean: every client's logits count the same, whatever it trained on.
+        let shared = answered.iter().filter_map(|(client, _)| Some((1.0, &uploads.get(client)?[..])));
+        let Some(teacher) = worker.compute(|| weighted_means(shared)).pop() else { return Ok(()) };
         let key = Key { seed: recipe.seed, client: 0, round: exchange.round, step: 0 };
         self.kd.distil(model, public, &teacher, recipe, key, worker)?;
         self.broadcast = Some(public_logits(model, public, recipe, worker));
@@ -205,7 +206,7 @@ impl ServerHalf for KdServer {
     }
 
     fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(evaluate_global(&mut self.seat))
+        Some(self.seat.evaluate())
     }
 
     fn model(&self) -> Option<&Model> {
@@ -249,7 +250,7 @@ impl Kd {
                 optimizer.step(&parameters, &gradients);
                 loss.double_value(&[])
             });
-            check_loss(loss, key, worker)?;
+            check_loss(loss, key, &worker.name)?;
             let (rows, seq) = (batch.tokens.batch(), batch.tokens.seq());
             worker.meter.flops.distill +=
                 flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.labels, rows, seq);

@@ -10,9 +10,9 @@ use super::{
     answer, ask,
 };
 use crate::{
-    evaluate::{self, Evaluation},
+    evaluate::Evaluation,
     local,
-    meter::{Meter, peak_memory_bytes},
+    meter::{Meter, Worker, peak_memory_bytes},
     models::Model,
     random::Key,
     rounds::{Client, Exchange},
@@ -54,7 +54,7 @@ impl ClientHalf for LocalOnlyClient {
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let train_loss = local::train(model, train, recipe, key, worker)?;
-        let evaluation = Some(evaluate_client(&mut self.seat));
+        let evaluation = Some(self.seat.evaluate(ask.round)?);
         let peak_memory_bytes = peak_memory_bytes();
         let meter = self.seat.worker.meter;
         let figures = Figures { train_loss, meter, evaluation, peak_memory_bytes, ..Figures::default() };
@@ -64,13 +64,10 @@ impl ClientHalf for LocalOnlyClient {
     fn model(&self) -> &Model {
         &self.seat.model
     }
-}
 
-/// Evaluates a client's own model on the held-out examples, and counts it.
-pub(super) fn evaluate_client(seat: &mut ClientSeat) -> Evaluation {
-    let ClientSeat { worker, model, evaluation, recipe, .. } = seat;
-    worker.meter.flops.evaluate += evaluate::flops(model, evaluation, recipe);
-    worker.compute(|| evaluate::evaluate(model, evaluation, recipe.pad_id, recipe.batch_size))
+    fn worker(&mut self) -> &mut Worker {
+        &mut self.seat.worker
+    }
 }
 
 struct LocalOnlyServer {
@@ -90,7 +87,7 @@ impl ServerHalf for LocalOnlyServer {
         Ok(())
     }
 
-    fn close(&mut self, _exchange: Exchange, _answered: &[Client]) -> Result<(), FrameworkError> {
+    fn close(&mut self, _exchange: Exchange, _answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
         Ok(())
     }
 

@@ -7,7 +7,9 @@
 
 use fedtune_crds::report::{Direction, FrameworkName, PayloadKind};
 
-use super::{ClientHalf, ClientSeat, Framework, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, adapter};
+use super::{
+    ClientHalf, ClientSeat, Framework, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, StepSizes, adapter,
+};
 use crate::{
     models::Part,
     wire::{Element, Message, WireTensor},
@@ -60,8 +62,7 @@ impl Framework for Split {
 
     /// Over the steps: `B S c` each way, `4 B` lengths and `4 B` labels up; the front's adapter each way.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
-        let rows: u64 = facts.batches.iter().map(|(rows, _)| u64::from(*rows)).sum();
-        let tokens: u64 = facts.batches.iter().map(|(rows, seq)| u64::from(*rows) * u64::from(*seq)).sum();
+        let StepSizes { rows, tokens } = facts.steps;
         let hidden = tokens * (facts.shape.hidden * self.codec.size()) as u64;
         let front = adapter::adapter_bytes(facts.shape, facts.recipe, Part::Front(self.cut_layer));
         Payload::from([

@@ -8,7 +8,7 @@ use fedtune_crds::{
 };
 use tch::{Device, Tensor};
 
-use super::{adapter, kd::distillation_loss, payload_kind};
+use super::{StepSizes, adapter, kd::distillation_loss, payload_kind};
 use crate::{
     data::{Corpus, Example, Labels, Record, encode},
     events::Events,
@@ -327,7 +327,12 @@ fn reference_payloads_are_met_to_the_byte() {
     let formula =
         adapter::adapter_bytes(base.shape(), &recipe, Part::Whole) + adapter::head_bytes(base.shape(), &recipe);
     assert_eq!(formula, 413_492, "MiniLM r=8 query,value and a head of 77 classes");
-    let facts = super::PayloadFacts { shape: base.shape(), recipe: &recipe, public: 1000, batches: &[(8, 512)] };
+    let facts = super::PayloadFacts {
+        shape: base.shape(),
+        recipe: &recipe,
+        public: 1000,
+        steps: StepSizes { rows: 8, tokens: 8 * 512 },
+    };
     let kd = self::plan("kdFedLLM: {}", &[]).framework.payload(&facts);
     assert!(kd.values().all(|bytes| *bytes == 308_000), "P = 1000, C = 77");
     let wide = ModelShape { hidden: 768, ..base.shape().clone() };

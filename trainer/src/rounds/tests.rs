@@ -37,8 +37,8 @@ fn a_round_begins_when_all_clients_have_joined() {
     let mut rounds = Rounds::new(rules(2, 2), Duration::ZERO);
     assert_eq!(rounds.tick(MINUTE, &[Event::Joined(1)]), []);
     let asked = rounds.tick(MINUTE, &[Event::Joined(0)]);
-    let (first, freeze) = (exchange(1, 0), Action::Freeze { present: vec![0, 1] });
-    assert_eq!(asked, [freeze, Action::Ask(0, first), Action::Ask(1, first)]);
+    let first = exchange(1, 0);
+    assert_eq!(asked, [Action::Freeze, Action::Ask(0, first), Action::Ask(1, first)]);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_late_client_is_left_out_and_named() {
     let close = Action::Close { exchange: exchange(1, 0), answered: vec![0, 2], absent: vec![(1, Absence::Late)] };
     assert_eq!(closed, [close]);
     let late = rounds.tick(11 * MINUTE, &[Event::Answered(1, exchange(1, 0))]);
-    assert_eq!(late, [Action::RefuseLate(1, exchange(1, 0))]);
+    assert_eq!(late, [Action::LeaveOut(1, exchange(1, 0))]);
 }
 
 #[test]
@@ -146,13 +146,13 @@ fn a_turn_that_is_not_taken_in_time_is_rolled_back_and_passed_over() {
 fn an_answer_out_of_turn_is_refused() {
     let (mut rounds, actions) = started(Rules { turns: true, ..rules(2, 2) });
     let Action::Ask(first, at) = actions[1] else { panic!("{actions:?}") };
-    assert_eq!(rounds.tick(MINUTE, &[Event::Answered(1 - first, at)]), [Action::RefuseLate(1 - first, at)]);
+    assert_eq!(rounds.tick(MINUTE, &[Event::Answered(1 - first, at)]), [Action::LeaveOut(1 - first, at)]);
 }
 
 #[test]
 fn a_run_without_clients_closes_each_round_at_once() {
     let (mut rounds, actions) = started(rules(0, 0));
-    assert!(matches!(&actions[..], [Action::Freeze { .. }, Action::Close { .. }]), "{actions:?}");
+    assert!(matches!(&actions[..], [Action::Freeze, Action::Close { .. }]), "{actions:?}");
     assert!(matches!(&rounds.tick(MINUTE, &[Event::Closed])[..], [Action::Close { .. }]));
     assert_eq!(rounds.tick(MINUTE, &[Event::Closed]), [Action::Finish]);
 }

@@ -15,11 +15,11 @@ use crate::{
     data::{Labels, LocalWork},
     evaluate::Evaluation,
     events::{Event, Events},
-    frameworks::{Figures, FrameworkError, Payload, PayloadFacts},
+    frameworks::{Figures, FrameworkError, Payload, PayloadFacts, StepSizes},
     local::Recipe,
     models::ModelShape,
     plan::Plan,
-    rounds::{Client, Exchange},
+    rounds::{Client, Exchange, sample_size},
 };
 
 /// An exchange at its close.
@@ -54,12 +54,20 @@ struct OpenRound {
     participants: BTreeSet<Client>,
     absent: Vec<Absence>,
     refused: BTreeMap<Client, String>,
+    begun_again: BTreeSet<Client>,
 }
 
 impl OpenRound {
     fn new(number: u32) -> Self {
-        let (figures, participants, refused) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { number, since: Instant::now(), figures, participants, absent: Vec::new(), refused }
+        Self {
+            number,
+            since: Instant::now(),
+            figures: BTreeMap::new(),
+            participants: BTreeSet::new(),
+            absent: Vec::new(),
+            refused: BTreeMap::new(),
+            begun_again: BTreeSet::new(),
+        }
     }
 }
 
@@ -77,11 +85,24 @@ impl Account {
         }
     }
 
-    /// Takes in who joined with what; returns the examples of each client by ordinal, zero for one that is away.
-    pub(super) fn freeze(&mut self, labels: &Labels, joined: &BTreeMap<Client, Announcement>) -> Vec<u64> {
+    /// Takes in the labels, now that they are frozen.
+    pub(super) fn freeze(&mut self, labels: &Labels) {
         self.labels = labels.as_slice().to_vec();
-        self.joined.clone_from(joined);
-        (0..self.ids.len()).map(|client| joined.get(&client).map_or(0, |a| a.examples)).collect()
+    }
+
+    /// Takes in who joined with what.
+    pub(super) fn joined(&mut self, client: Client, announcement: Announcement) {
+        self.joined.insert(client, announcement);
+    }
+
+    /// These clients with their examples, the weights of the means.
+    pub(super) fn weights(&self, clients: &[Client]) -> Vec<(Client, u64)> {
+        clients.iter().map(|client| (*client, self.joined.get(client).map_or(0, |joined| joined.examples))).collect()
+    }
+
+    /// Notes that a client begins its round again: what it exchanged before is no part of the formula.
+    pub(super) fn abandoned(&mut self, client: Client) {
+        self.open.begun_again.insert(client);
     }
 
     /// Opens a round; false where it is open already.
@@ -95,12 +116,13 @@ impl Account {
 
     /// Units of work to expect in a round, for progress.
     pub(super) fn steps_of_a_round(&self, plan: &Plan) -> u64 {
+        let asked = sample_size(self.ids.len(), plan.rules.fraction);
         let epochs = |a: &Announcement, epochs: usize| a.examples.div_ceil(plan.batch_size as u64) * epochs as u64;
         let local = match plan.work {
-            LocalWork::Steps(tau) => (tau * self.ids.len()) as u64,
+            LocalWork::Steps(tau) => (tau * asked) as u64,
             LocalWork::Epochs(count) => self.joined.values().map(|a| epochs(a, count)).sum(),
         };
-        plan.framework.units(self.ids.len() as u64, local)
+        plan.framework.units(asked as u64, local)
     }
 
     pub(super) fn take_figures(&mut self, client: Client, figures: Figures) {
@@ -138,9 +160,9 @@ impl Account {
         close: &RoundClose,
         bytes: &[ByteCount],
     ) -> Result<(), ServerError> {
-        for client in &close.answered {
-            let batches = self.open.figures.get(client).map_or(&[][..], |figures| &figures.batches);
-            let expected = plan.framework.payload(&PayloadFacts { shape, recipe, public, batches });
+        for client in close.answered.iter().filter(|client| !self.open.begun_again.contains(client)) {
+            let steps = self.open.figures.get(client).map_or(StepSizes::default(), |figures| figures.steps);
+            let expected = plan.framework.payload(&PayloadFacts { shape, recipe, public, steps });
             compare(close.exchange.round, &self.ids[*client], &expected, bytes)?;
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::{
     data::{Labels, encode},
     events::Event as Progress,
     frameworks::{Figures, FrameworkError, ServerHalf, ServerSeat, Spare, exchange_of},
-    local::Recipe,
+    local::{Recipe, check_evaluation},
     meter::Worker,
     models::{LoraSettings, Model},
     rounds::{Action, Client, Event, Exchange, Rounds},
@@ -109,6 +109,7 @@ impl<'a> Engine<'a> {
 
     fn take_join(&mut self, client: Client, announcement: Announcement) -> Vec<Event> {
         let id = announcement.client.clone();
+        self.account.joined(client, announcement.clone());
         self.announced.insert(client, announcement);
         let (joined, of) = (self.announced.len() as u32, self.setup.plan.rules.clients as u32);
         self.setup.events.tell(Progress::ClientJoined { client: id, joined, of });
@@ -139,11 +140,11 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Reads an answer to the open exchange; answers to others are left to the machine, which refuses them.
+    /// Reads an answer that counts; others are left to the machine, which leaves them out.
     fn take_answer(&mut self, client: Client, answer: &Message) -> Result<Exchange, FrameworkError> {
         let exchange = exchange_of(answer);
         if let Some(running) = &mut self.running
-            && self.machine.exchange() == Some(exchange)
+            && self.machine.waits_for(client, exchange)
         {
             let figures = Figures::of(answer)?;
             running.half.take(client, exchange, answer)?;
@@ -166,12 +167,15 @@ impl<'a> Engine<'a> {
         let mut events = Vec::new();
         for action in actions {
             match action {
-                Action::Freeze { .. } => self.freeze()?,
+                Action::Freeze => self.freeze()?,
                 Action::Ask(client, exchange) => self.ask(client, exchange)?,
-                Action::Abandon(client, exchange) => self.running_half()?.abandon(client, exchange),
-                Action::RefuseLate(client, Exchange { round, .. }) => {
-                    let late = format!("the answer to round {round} came too late: that round is closed");
-                    self.door.send(client, refusal(&late));
+                Action::Abandon(client, exchange) => {
+                    self.account.abandoned(client);
+                    self.running_half()?.abandon(client, exchange);
+                }
+                Action::LeaveOut(client, Exchange { round, .. }) => {
+                    let client = self.id(client);
+                    tracing::warn!(client, round, "an answer came too late and is left out; the next round asks again");
                 }
                 Action::Close { exchange, answered, absent } => {
                     self.close(&RoundClose { exchange, answered, absent })?;
@@ -198,12 +202,12 @@ impl<'a> Engine<'a> {
             model,
             spare: spare(setup, labels.len()),
             clients: setup.plan.clients.iter().map(ToString::to_string).collect(),
-            examples: self.account.freeze(&labels, &self.announced),
             all_data: encode(&all_data, &labels)?,
             public,
             evaluation: encode(&setup.evaluation, &labels)?,
             worker: Worker::new("server", setup.slots.clone(), setup.events.clone()),
         };
+        self.account.freeze(&labels);
         let half = setup.plan.framework.server_half(seat);
         self.running = Some(Running { half, labels, recipe, public: public_count });
         let present: Vec<Client> = self.announced.keys().copied().collect();
@@ -250,10 +254,13 @@ impl<'a> Engine<'a> {
         self.begin_round(close.exchange);
         let last = close.exchange.index + 1 == self.setup.plan.rules.exchanges;
         let Some(running) = &mut self.running else { return Ok(()) };
-        running.half.close(close.exchange, &close.answered)?;
+        running.half.close(close.exchange, &self.account.weights(&close.answered))?;
         self.account.take_absent(close, &self.setup.events);
         if last {
             let evaluation = running.half.evaluate();
+            if let Some(evaluation) = &evaluation {
+                check_evaluation(evaluation, "the global model", close.exchange.round).map_err(FrameworkError::from)?;
+            }
             let (base, recipe, public) = (self.setup.base.shape(), &running.recipe, running.public);
             let bytes = self.ledger.round(close.exchange.round);
             self.account.check_payload(self.setup.plan, base, recipe, public, close, &bytes)?;

@@ -95,9 +95,11 @@ impl Door {
     /// Lets nobody in any more; what was sent still arrives, within `grace`.
     pub(super) fn close(self, grace: Duration) {
         let writers: Vec<_> = std::mem::take(&mut *lock(&self.sessions)).into_values().map(|s| s.writer).collect();
-        for writer in writers {
-            // A writer ends when its outbox is gone and all is sent, or its link is broken.
-            let _ = writer.join();
+        // A writer ends when its client has gone and all is sent. One that hangs is left to the listener, which breaks
+        // its link.
+        let deadline = Instant::now() + grace;
+        while Instant::now() < deadline && !writers.iter().all(JoinHandle::is_finished) {
+            thread::sleep(Duration::from_millis(5));
         }
         drop(self.closing);
         if let Ok(listener) = self.listener.join() {
@@ -171,9 +173,11 @@ impl Porter {
             sessions: Arc::clone(&self.sessions),
         };
         let writer = thread::spawn(move || write(sender, &messages));
-        lock(&self.sessions).insert(client, Session { outbox, stepper, writer });
+        let mut sessions = lock(&self.sessions);
+        sessions.insert(client, Session { outbox, stepper, writer });
         // The engine outlives the door; if it is gone, so is the run.
         let _ = self.inbox.send(Inbox::Joined(client, announcement));
+        drop(sessions);
         thread::spawn(move || reader.work());
     }
 }
@@ -216,7 +220,9 @@ impl Reader {
                 break;
             }
         }
-        lock(&self.sessions).remove(&self.client);
+        // Under the lock, so that a client that comes back at once is not said to have left after it joined.
+        let mut sessions = lock(&self.sessions);
+        sessions.remove(&self.client);
         // Without an engine there is nobody left to tell.
         let _ = self.inbox.send(Inbox::Left(self.client));
     }

@@ -10,11 +10,12 @@ use super::{Split, StepTensors};
 use crate::{
     flops,
     frameworks::{FrameworkError, Stepper, adapter},
-    local::{Recipe, TrainError, tensors},
+    local::{Recipe, TrainError, check_loss, tensors},
     meter::Worker,
     models::{Model, Part, Tokens},
     optimizer::Optimizer,
     random::Key,
+    rounds::Client,
     wire::{Message, Subject, WireTensor},
 };
 
@@ -24,34 +25,51 @@ pub(super) struct Back {
     pub(super) worker: Worker,
     optimizer: Optimizer,
     part: Part,
-    undo: Option<(Vec<Tensor>, Optimizer)>,
+    turn: Option<Turn>,
+}
+
+/// Whose steps are taken now.
+struct Turn {
+    client: Client,
+    round: u32,
+    /// How the back stood before it.
+    before: (Vec<Tensor>, Optimizer),
 }
 
 impl Back {
     pub(super) fn new(split: &Split, model: Model, recipe: &Recipe, worker: Worker) -> Self {
         let part = Part::Back(split.cut_layer);
         let optimizer = Optimizer::new(&recipe.optimizer, &tensors(&model, part));
-        Self { model, worker, optimizer, part, undo: None }
+        Self { model, worker, optimizer, part, turn: None }
     }
 
     /// Starts a round from `values`, with a new optimizer.
     pub(super) fn reset(&mut self, values: &[Tensor], recipe: &Recipe) {
         adapter::assign(&self.model, self.part, values);
         self.optimizer = Optimizer::new(&recipe.optimizer, &tensors(&self.model, self.part));
-        self.undo = None;
+        self.turn = None;
     }
 
-    /// Remembers how it stands, so that an unfinished turn can be rolled back.
-    pub(super) fn begin_turn(&mut self) {
-        self.undo = Some((self.values(), self.optimizer.copy()));
+    /// Takes this client's steps from here on, and remembers how it stands, so that they can be rolled back.
+    pub(super) fn begin_turn(&mut self, client: Client, round: u32) {
+        self.turn = Some(Turn { client, round, before: (self.values(), self.optimizer.copy()) });
     }
 
-    /// Rolls an unfinished turn back.
-    pub(super) fn undo_turn(&mut self) {
-        if let Some((values, optimizer)) = self.undo.take() {
+    /// Keeps what this client's turn made; later steps of it are not taken.
+    pub(super) fn end_turn(&mut self, client: Client) {
+        self.turn.take_if(|turn| turn.client == client);
+    }
+
+    /// Rolls this client's unfinished turn back, if there is one.
+    pub(super) fn undo_turn(&mut self, client: Client) {
+        if let Some(Turn { before: (values, optimizer), .. }) = self.turn.take_if(|turn| turn.client == client) {
             adapter::assign(&self.model, self.part, &values);
             self.optimizer = optimizer;
         }
+    }
+
+    fn is_open_for(&self, client: Client, round: u32) -> bool {
+        self.turn.as_ref().is_some_and(|turn| (turn.client, turn.round) == (client, round))
     }
 
     /// Copies of its parameters.
@@ -64,7 +82,7 @@ impl Back {
 pub(super) struct BackStepper {
     pub(super) split: Split,
     pub(super) recipe: Recipe,
-    pub(super) ordinal: usize,
+    pub(super) ordinal: Client,
     /// The client's id, for sentences.
     pub(super) client: String,
     pub(super) back: Arc<Mutex<Back>>,
@@ -73,14 +91,13 @@ pub(super) struct BackStepper {
 impl Stepper for BackStepper {
     fn step(&mut self, message: &Message) -> Result<Message, FrameworkError> {
         let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        if !back.is_open_for(self.ordinal, message.round) {
+            return Err(FrameworkError::NotOpen { who: self.client.clone(), round: message.round });
+        }
         let Back { model, worker, optimizer, .. } = &mut *back;
         let input = worker.encode(|| self.read(message, model))?;
         let key = Key { seed: self.recipe.seed, client: self.ordinal as u32, round: message.round, step: message.step };
-        let (gradient, loss) = worker.compute(|| self.train(model, optimizer, &input, key));
-        if !loss.is_finite() {
-            let (worker, round, step) = (self.client.clone(), message.round, message.step + 1);
-            return Err(TrainError::NonFiniteLoss { worker, round, step, loss }.into());
-        }
+        let (gradient, loss) = worker.compute(|| self.train(model, optimizer, &input, key))?;
         let (rows, seq) = (input.hidden.size()[0] as usize, input.hidden.size()[1] as usize);
         let part = Part::Back(self.split.cut_layer);
         worker.meter.flops.train += flops::train(model.shape(), part, &self.recipe.lora, self.recipe.labels, rows, seq);
@@ -106,15 +123,23 @@ struct Input {
 
 impl BackStepper {
     /// Forward and backward through the back, and its optimizer's step; returns the gradient of `hidden` and the loss.
-    fn train(&self, model: &Model, optimizer: &mut Optimizer, input: &Input, key: Key) -> (Tensor, f64) {
+    fn train(
+        &self,
+        model: &Model,
+        optimizer: &mut Optimizer,
+        input: &Input,
+        key: Key,
+    ) -> Result<(Tensor, f64), TrainError> {
         let parameters = tensors(model, Part::Back(self.split.cut_layer));
         let logits = model.back(self.split.cut_layer, &input.hidden, &input.mask, Some(key));
         let loss = logits.cross_entropy_for_logits(&input.labels);
+        let value = loss.double_value(&[]);
+        check_loss(value, key, &self.client)?;
         let wanted: Vec<&Tensor> = parameters.iter().copied().chain([&input.hidden]).collect();
         let mut gradients = Tensor::run_backward(&[&loss], &wanted, false, false);
         let hidden = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
         optimizer.step(&parameters, &gradients);
-        (hidden, loss.double_value(&[]))
+        Ok((hidden, value))
     }
 
     fn read(&self, message: &Message, model: &Model) -> Result<Input, FrameworkError> {

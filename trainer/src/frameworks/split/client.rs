@@ -6,9 +6,9 @@ use tch::Tensor;
 
 use super::Split;
 use crate::{
-    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, adapter, answer},
+    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, StepSizes, adapter, answer},
     local::{Batch, check_loss, count_step, plan, tensors},
-    meter::peak_memory_bytes,
+    meter::{Worker, peak_memory_bytes},
     models::{Model, Part},
     optimizer::Optimizer,
     random::Key,
@@ -30,11 +30,12 @@ impl ClientHalf for SplitClient {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, front));
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let batches = plan(train, recipe, key);
-        let (mut sizes, mut losses) = (Vec::new(), 0.0);
+        let (mut steps, mut losses) = (StepSizes::default(), 0.0);
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
             let (batch, loss) = self.step(ask, indices, key, &mut optimizer, link)?;
-            sizes.push((batch.tokens.batch() as u32, batch.tokens.seq() as u32));
+            steps.rows += batch.tokens.batch() as u64;
+            steps.tokens += (batch.tokens.batch() * batch.tokens.seq()) as u64;
             losses += loss;
         }
 
@@ -42,12 +43,16 @@ impl ClientHalf for SplitClient {
         let tensors = worker.encode(|| adapter::write(model, front))?;
         let train_loss = losses / batches.len().max(1) as f64;
         let peak_memory_bytes = peak_memory_bytes();
-        let figures = Figures { train_loss, batches: sizes, meter: worker.meter, evaluation: None, peak_memory_bytes };
+        let figures = Figures { train_loss, steps, meter: worker.meter, evaluation: None, peak_memory_bytes };
         Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
     }
 
     fn model(&self) -> &Model {
         &self.seat.model
+    }
+
+    fn worker(&mut self) -> &mut Worker {
+        &mut self.seat.worker
     }
 }
 
@@ -71,7 +76,7 @@ impl SplitClient {
             (hidden, finite)
         });
         // A front that has diverged makes no loss but NaN; said here, it names its own client and step.
-        check_loss(if finite { 0.0 } else { f64::NAN }, key, worker)?;
+        check_loss(if finite { 0.0 } else { f64::NAN }, key, &worker.name)?;
 
         let tensors_up = worker.encode(|| {
             let labels: Vec<i32> = indices.iter().map(|&i| train[i].label.unwrap_or(0) as i32).collect();
@@ -85,7 +90,7 @@ impl SplitClient {
         worker.network(|| link.send(Message { tensors: tensors_up, ..step }))?;
         let reply = worker.wait(|| link.receive())?;
         let (gradient, loss) = worker.encode(|| self.split.read_reply(&reply, key.step, &hidden))?;
-        check_loss(loss, key, worker)?;
+        check_loss(loss, key, &worker.name)?;
 
         worker.compute(|| {
             let parameters = tensors(model, Part::Front(cut));

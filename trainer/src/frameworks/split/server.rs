@@ -15,7 +15,11 @@ use super::{
 use crate::{
     averages::weighted_means,
     evaluate::Evaluation,
-    frameworks::{FrameworkError, ServerHalf, ServerSeat, Stepper, adapter, ask, fedllm::evaluate_global},
+    frameworks::{
+        FrameworkError, ServerHalf, ServerSeat, Stepper,
+        adapter::{self, Broadcast},
+        ask,
+    },
     meter::Meter,
     models::{Model, Part},
     rounds::{Client, Exchange},
@@ -29,6 +33,8 @@ pub(super) struct SplitServer {
     backs: Vec<Arc<Mutex<Back>>>,
     /// Fronts of the open round.
     uploads: BTreeMap<Client, Vec<Tensor>>,
+    /// The front on the wire, encoded once a round for all clients.
+    broadcast: Broadcast,
     /// Round that the one back of V2 was last reset for.
     reset_for: u32,
 }
@@ -41,7 +47,7 @@ impl SplitServer {
         };
         let back = || Back::new(&split, (seat.spare.0)(), &seat.recipe, seat.worker.another());
         let backs = (0..count).map(|_| Arc::new(Mutex::new(back()))).collect();
-        Self { split, seat, backs, uploads: BTreeMap::new(), reset_for: 0 }
+        Self { split, seat, backs, uploads: BTreeMap::new(), broadcast: Broadcast::default(), reset_for: 0 }
     }
 
     fn front(&self) -> Part {
@@ -59,36 +65,35 @@ impl SplitServer {
         }
     }
 
-    /// The back's parameters after the round: the mean of the clients' copies (V1), or what the turns made of it (V2).
-    fn combine_backs(&self, answered: &[Client]) -> Vec<Tensor> {
+    /// Weight and parameters of each back that counts: the copies of those who answered (V1), or the one (V2).
+    fn back_values(&self, answered: &[(Client, u64)]) -> Vec<(f64, Vec<Tensor>)> {
         match self.split.variant {
             Variant::V1 => {
-                let values: Vec<_> = answered.iter().map(|&client| lock(&self.backs[client]).values()).collect();
-                let weights = answered.iter().map(|&client| self.seat.examples[client] as f64);
-                weighted_means(weights.zip(values.iter().map(Vec::as_slice)))
+                let values =
+                    |&(client, examples): &(Client, u64)| (examples as f64, lock(&self.backs[client]).values());
+                answered.iter().map(values).collect()
             }
-            Variant::V2 => lock(&self.backs[0]).values(),
+            Variant::V2 => vec![(1.0, lock(&self.backs[0]).values())],
         }
     }
 }
 
 impl ServerHalf for SplitServer {
     fn ask(&mut self, client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
+        let round_is_new = match self.split.variant {
+            Variant::V1 => true,
+            Variant::V2 => self.reset_for != exchange.round,
+        };
         let mut back = lock(self.back(client));
-        match self.split.variant {
-            Variant::V1 => back.reset(&adapter::snapshot(&self.seat.model, self.back_part()), &self.seat.recipe),
-            Variant::V2 => {
-                if self.reset_for != exchange.round {
-                    back.reset(&adapter::snapshot(&self.seat.model, self.back_part()), &self.seat.recipe);
-                }
-                back.begin_turn();
-            }
+        if round_is_new {
+            back.reset(&adapter::snapshot(&self.seat.model, self.back_part()), &self.seat.recipe);
         }
+        back.begin_turn(client, exchange.round);
         drop(back);
         self.reset_for = exchange.round;
         let front = self.front();
         let ServerSeat { worker, model, .. } = &mut self.seat;
-        let tensors = worker.encode(|| adapter::write(model, front))?;
+        let tensors = worker.encode(|| self.broadcast.of(exchange.round, model, front))?;
         Ok(Message { tensors, ..ask(exchange) })
     }
 
@@ -97,22 +102,27 @@ impl ServerHalf for SplitServer {
         let ServerSeat { worker, model, clients, .. } = &mut self.seat;
         let upload = worker.encode(|| adapter::read_parameters(model, front, answer, &clients[client]))?;
         self.uploads.insert(client, upload);
+        lock(self.back(client)).end_turn(client);
         Ok(())
     }
 
     fn abandon(&mut self, client: Client, _exchange: Exchange) {
         self.uploads.remove(&client);
-        lock(self.back(client)).undo_turn();
+        lock(self.back(client)).undo_turn(client);
     }
 
-    fn close(&mut self, _exchange: Exchange, answered: &[Client]) -> Result<(), FrameworkError> {
+    fn close(&mut self, _exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
         let uploads = std::mem::take(&mut self.uploads);
-        let backs = self.combine_backs(answered);
-        let (front, back) = (self.front(), self.back_part());
-        let ServerSeat { worker, model, examples, .. } = &mut self.seat;
+        let backs = self.back_values(answered);
+        let (front, back, variant) = (self.front(), self.back_part(), self.split.variant);
+        let ServerSeat { worker, model, .. } = &mut self.seat;
         worker.compute(|| {
-            let counted = answered.iter().filter_map(|k| Some((examples[*k] as f64, &uploads.get(k)?[..])));
-            adapter::assign(model, front, &weighted_means(counted));
+            let fronts = answered.iter().filter_map(|(k, examples)| Some((*examples as f64, &uploads.get(k)?[..])));
+            adapter::assign(model, front, &weighted_means(fronts));
+            let backs = match variant {
+                Variant::V1 => weighted_means(backs.iter().map(|(weight, values)| (*weight, &values[..]))),
+                Variant::V2 => backs.into_iter().flat_map(|(_, values)| values).collect(),
+            };
             adapter::assign(model, back, &backs);
         });
         Ok(())
@@ -129,7 +139,7 @@ impl ServerHalf for SplitServer {
     }
 
     fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(evaluate_global(&mut self.seat))
+        Some(self.seat.evaluate())
     }
 
     fn model(&self) -> Option<&Model> {
