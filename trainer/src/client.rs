@@ -2,6 +2,7 @@
 //! Must not know which framework it runs, and must not send anything but what its half answers.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -16,7 +17,7 @@ use crate::{
     models::{Base, LoraSettings, Model, ModelError},
     plan::Plan,
     rounds::Client,
-    server::Announcement,
+    server::{Announcement, panic_sentence},
     wire::{
         Link, LinkError, Message, Subject,
         client::{ConnectError, ConnectOptions, connect},
@@ -89,7 +90,8 @@ pub enum ClientError {
 pub fn work(setup: ClientSetup<'_>, url: &str, options: &ConnectOptions) -> Result<Finished, ClientError> {
     let mut link = connect(url, options)?;
     link.send(join(&setup))?;
-    let worked = work_on(setup, &mut link);
+    let panicked = |panic: Box<dyn Any + Send>| Err(ClientError::Panic(panic_sentence(panic.as_ref())));
+    let worked = catch_unwind(AssertUnwindSafe(|| work_on(setup, &mut link))).unwrap_or_else(panicked);
     if let Err(error) = &worked {
         tell_server(&mut link, error);
     }
@@ -100,20 +102,20 @@ fn work_on(setup: ClientSetup<'_>, link: &mut Link) -> Result<Finished, ClientEr
     let labels = wait_for_labels(link)?;
     let mut half = take_seat(setup, &labels)?;
     loop {
-        let message = link.receive()?;
+        let message = half.worker().wait(|| link.receive())?;
         match message.subject {
             Subject::Begin | Subject::Exchange => {
-                let answer = catch_unwind(AssertUnwindSafe(|| half.answer(&message, link)));
-                let panicked = |panic: Box<dyn std::any::Any + Send>| {
-                    ClientError::Panic(crate::server::panic_sentence(panic.as_ref()))
-                };
-                link.send(answer.map_err(panicked)??)?;
+                let answer = half.answer(&message, link)?;
+                half.worker().network(|| link.send(answer))?;
             }
             Subject::Finish => return Ok(Finished { half, labels: labels.as_slice().to_vec() }),
             Subject::Refuse => return Err(refused(&message)),
-            // A client that reconnects is welcomed again.
-            Subject::Welcome => {}
-            other @ (Subject::Join | Subject::Step | Subject::StepReply | Subject::Upload | Subject::ExchangeReply) => {
+            other @ (Subject::Join
+            | Subject::Welcome
+            | Subject::Step
+            | Subject::StepReply
+            | Subject::Upload
+            | Subject::ExchangeReply) => {
                 return Err(ClientError::Unexpected(other));
             }
         }

@@ -84,6 +84,8 @@ pub struct Needs {
     pub client_evaluates: bool,
     /// Whether the server holds every client's examples.
     pub all_data: bool,
+    /// Whether the clients' own models are the result.
+    pub clients_keep_models: bool,
 }
 
 /// Payload bytes by direction and kind.

@@ -2,13 +2,14 @@
 //! Must not speak plain text beyond this machine unless that was asked for.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::mpsc,
     time::Duration,
 };
 
 use clap::Args;
+use tonic::transport::Uri;
 
 use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, specs};
 use crate::{
@@ -57,8 +58,13 @@ pub struct ClientArgs {
     /// The server's address, as in `http://127.0.0.1:7443`.
     #[arg(long, value_name = "URL")]
     server: String,
+    /// Where a framework leaves each client a model of its own (localOnly), it is written to a folder of the run's name
+    /// in here.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
     /// Seconds to wait for a server that does not answer yet.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600,
+        value_parser = clap::value_parser!(u64).range(..=86_400))]
     patience: u64,
     /// Speaks plain text with other machines: anyone on the way can read and change what is sent.
     #[arg(long)]
@@ -98,7 +104,7 @@ fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<()
     folder.begin(plan, arguments.fresh)?;
     let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
     let outcome = serve(setup, listener, mpsc::channel())?;
-    let ended = local::Ended { outcome, clients: Vec::new() };
+    let ended = local::Ended { outcome, clients: Vec::new(), apart: true };
     folder.export(plan, &materials, &ended)?;
     report::write(&summary::succeeded(plan, &materials, &ended), folder.path())?;
     Ok(())
@@ -135,8 +141,12 @@ fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Even
     };
     let slots = Slots::of_this_machine(plan.threads);
     let setup = local::client_setup(plan, &materials, ordinal, &slots, events);
-    let ended = work(setup, &arguments.server, &options);
-    ended.map(|_finished| ()).map_err(|error| RunError::Client { client: arguments.client.clone(), error })
+    let finished = work(setup, &arguments.server, &options)
+        .map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
+    if plan.framework.needs().clients_keep_models {
+        Folder::of(&arguments.out, plan).export_client(plan, &materials, ordinal, &finished)?;
+    }
+    Ok(())
 }
 
 fn one_plan(file: &Path, sets: &[String]) -> Result<Plan, String> {
@@ -163,7 +173,24 @@ fn finish(ended: Result<(), RunError>) -> u8 {
 
 /// Whether a URL names this machine.
 fn is_loopback(url: &str) -> bool {
-    let host = url.split("://").nth(1).unwrap_or(url).split('/').next().unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machines_own_names_are_loopback() {
+        for url in ["http://127.0.0.1:7443", "http://localhost:7443", "http://[::1]:7443", "http://127.8.8.8:1/"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in
+            ["http://127.0.0.1:1@elsewhere:7443", "http://10.0.0.1:7443", "http://localhost.elsewhere:1", "x", ""]
+        {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
 }

@@ -28,7 +28,15 @@ impl Framework for Central {
     }
 
     fn needs(&self) -> Needs {
-        Needs { clients: false, exchanges: 1, turns: false, public: false, client_evaluates: false, all_data: true }
+        Needs {
+            clients: false,
+            exchanges: 1,
+            turns: false,
+            public: false,
+            client_evaluates: false,
+            all_data: true,
+            clients_keep_models: false,
+        }
     }
 
     /// A client of this baseline would train for itself; none is ever asked.

@@ -49,7 +49,15 @@ impl Framework for FedLlm {
     }
 
     fn needs(&self) -> Needs {
-        Needs { clients: true, exchanges: 1, turns: false, public: false, client_evaluates: false, all_data: false }
+        Needs {
+            clients: true,
+            exchanges: 1,
+            turns: false,
+            public: false,
+            client_evaluates: false,
+            all_data: false,
+            clients_keep_models: false,
+        }
     }
 
     fn client_half(&self, seat: ClientSeat) -> Box<dyn ClientHalf> {

@@ -49,7 +49,15 @@ impl Framework for Kd {
     }
 
     fn needs(&self) -> Needs {
-        Needs { clients: true, exchanges: 2, turns: false, public: true, client_evaluates: true, all_data: false }
+        Needs {
+            clients: true,
+            exchanges: 2,
+            turns: false,
+            public: true,
+            client_evaluates: true,
+            all_data: false,
+            clients_keep_models: false,
+        }
     }
 
     fn client_half(&self, seat: ClientSeat) -> Box<dyn ClientHalf> {

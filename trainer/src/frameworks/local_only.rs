@@ -29,7 +29,15 @@ impl Framework for LocalOnly {
     }
 
     fn needs(&self) -> Needs {
-        Needs { clients: true, exchanges: 1, turns: false, public: false, client_evaluates: true, all_data: false }
+        Needs {
+            clients: true,
+            exchanges: 1,
+            turns: false,
+            public: false,
+            client_evaluates: true,
+            all_data: false,
+            clients_keep_models: true,
+        }
     }
 
     fn client_half(&self, seat: ClientSeat) -> Box<dyn ClientHalf> {

@@ -49,7 +49,15 @@ impl Framework for Split {
             Variant::V1 => false,
             Variant::V2 => true,
         };
-        Needs { clients: true, exchanges: 1, turns, public: false, client_evaluates: false, all_data: false }
+        Needs {
+            clients: true,
+            exchanges: 1,
+            turns,
+            public: false,
+            client_evaluates: false,
+            all_data: false,
+            clients_keep_models: false,
+        }
     }
 
     fn client_half(&self, seat: ClientSeat) -> Box<dyn ClientHalf> {

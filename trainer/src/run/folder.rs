@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::{RunError, local::Ended, materials::Materials};
 use crate::{
+    client::Finished,
     export::{Export, write_adapter},
     plan::Plan,
     report,
@@ -84,23 +85,30 @@ impl Folder {
         fs::create_dir_all(&self.0).map_err(|error| self.io(error))?;
         let mark = Mark { name: plan.name.clone(), spec_hash: plan.spec_hash.clone() };
         let text = serde_json::to_string_pretty(&mark).expect("a mark is two texts");
-        fs::write(self.0.join(MARK), text).map_err(|error| self.io(error))
+        report::write_whole(&self.0.join(MARK), text.as_bytes()).map_err(|error| self.io(error))
     }
 
     /// Writes the adapter, or each client's own where there is no global one.
     pub fn export(&self, plan: &Plan, materials: &Materials, ended: &Ended) -> Result<(), RunError> {
-        let outcome = &ended.outcome;
-        let export =
-            Export { lora: &materials.lora, base: &plan.model, labels: &outcome.labels, pad_id: materials.pad_id };
-        let adapter = self.0.join("adapter");
-        if let Some(model) = outcome.half.model() {
-            return Ok(write_adapter(&adapter, model, &export)?);
+        if let Some(model) = ended.outcome.half.model() {
+            let export = export(plan, materials, &ended.outcome.labels);
+            return Ok(write_adapter(&self.0.join("adapter"), model, &export)?);
         }
-        for (client, finished) in plan.clients.iter().zip(&ended.clients) {
-            let own = adapter.join(&client.group).join(client.index.to_string());
-            write_adapter(&own, finished.half.model(), &export)?;
-        }
-        Ok(())
+        let mut clients = ended.clients.iter().enumerate();
+        clients.try_for_each(|(ordinal, finished)| self.export_client(plan, materials, ordinal, finished))
+    }
+
+    /// Writes a client's own adapter.
+    pub fn export_client(
+        &self,
+        plan: &Plan,
+        materials: &Materials,
+        ordinal: usize,
+        finished: &Finished,
+    ) -> Result<(), RunError> {
+        let client = &plan.clients[ordinal];
+        let own = self.0.join("adapter").join(&client.group).join(client.index.to_string());
+        Ok(write_adapter(&own, finished.half.model(), &export(plan, materials, &finished.labels))?)
     }
 
     fn mark(&self) -> Result<Option<Mark>, FolderError> {
@@ -126,4 +134,8 @@ impl Folder {
     fn io(&self, error: io::Error) -> FolderError {
         FolderError::Io { path: self.0.clone(), error }
     }
+}
+
+fn export<'a>(plan: &'a Plan, materials: &'a Materials, labels: &'a [String]) -> Export<'a> {
+    Export { lora: &materials.lora, base: &plan.model, labels, pad_id: materials.pad_id }
 }

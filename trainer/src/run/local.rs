@@ -25,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Ended {
     /// The server's part.
     pub outcome: Outcome,
-    /// The clients', by ordinal.
+    /// The clients', by ordinal; none where they are processes of their own.
     pub clients: Vec<Finished>,
+    /// Whether each client is a process of its own, whose memory is measured rather than modelled.
+    pub apart: bool,
 }
 
 /// What either side may send: bounds that only a broken peer meets.
@@ -59,7 +61,7 @@ pub fn run(plan: &Plan, materials: &Materials, events: &Events) -> Result<Ended,
             let panicked = |_| Err(ClientError::Panic("its thread ended without a word".to_owned()));
             ended.unwrap_or_else(panicked).map_err(|error| RunError::Client { client: client.to_string(), error })
         });
-        Ok(Ended { outcome, clients: finished.collect::<Result<_, _>>()? })
+        Ok(Ended { outcome, clients: finished.collect::<Result<_, _>>()?, apart: false })
     })
 }
 

@@ -18,7 +18,8 @@ use crate::{flops, meter::peak_memory_bytes, models::Part, plan::Plan};
 pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport {
     let outcome = &ended.outcome;
     let meter = outcome.half.meter();
-    let clients = modelled(plan, materials, outcome.account.clients(plan, materials.lora.rank), outcome.labels.len());
+    let clients = outcome.account.clients(plan, materials.lora.rank);
+    let clients = if ended.apart { clients } else { modelled(plan, materials, clients, outcome.labels.len()) };
     let rounds = outcome.account.rounds.clone();
     let totals = Totals {
         payload_bytes: outcome.ledger.total_payload(),
