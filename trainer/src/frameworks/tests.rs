@@ -225,6 +225,24 @@ fn logits(model: &Model, examples: &[Example]) -> Tensor {
 }
 
 #[test]
+fn logits_stand_in_the_order_of_the_examples_whatever_their_lengths() {
+    let plan = one_client("kdFedLLM: {}", &[]);
+    let examples = encode(&records(20, 7), &Labels::new(plan.data.labels.clone())).unwrap();
+    let model = fresh(&plan).0;
+    // A head that tells rows apart: training moves it off its small start.
+    train(&model, &examples, &plan.recipe(3, 0, plan.lora.clone()), Key::default(), &mut worker()).unwrap();
+    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+    assert!(!lengths.is_sorted(), "batches by length would keep this order anyway");
+    let together = crate::evaluate::logits(&model, &examples, 0, 3);
+    let alone = |example| crate::evaluate::logits(&model, std::slice::from_ref(example), 0, 1);
+    let alone = Tensor::cat(&examples.iter().map(alone).collect::<Vec<_>>(), 0);
+    let apart = |rows: &Tensor| largest_difference(&flat(&[rows.shallow_clone()]), &flat(&[alone.shallow_clone()]));
+    assert!(apart(&together) < 1e-5, "{}", apart(&together));
+    // What a wrong order would give is far off.
+    assert!(apart(&together.flip([0])) > 1e-2, "{}", apart(&together.flip([0])));
+}
+
+#[test]
 fn with_lambda_zero_the_teachers_logits_change_no_bit() {
     let trained = |clients_seed: u64| {
         let plan = one_client("kdFedLLM: {lambda: '0', distillationSteps: 3}", &[]);
