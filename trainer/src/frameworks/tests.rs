@@ -125,6 +125,11 @@ fn fresh(plan: &Plan) -> (Model, Recipe) {
     (model, plan.recipe(3, 0, plan.lora.clone()))
 }
 
+/// A tiny model and its recipe, for tests of a framework's parts.
+pub(super) fn tiny() -> (Model, Recipe) {
+    fresh(&plan("fedLLM: {}", &[]))
+}
+
 fn worker() -> Worker {
     Worker::new("silo/0", Slots::new(1, 1), Events::silent())
 }

@@ -212,3 +212,62 @@ impl BackStepper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        events::Events,
+        frameworks::{split::Variant, tests::tiny},
+        meter::Slots,
+        wire::Element,
+    };
+
+    /// A back of a tiny model, and what moves every parameter of it.
+    fn back() -> Back {
+        let (model, recipe) = tiny();
+        let split = Split { cut_layer: 1, variant: Variant::V2, codec: Element::F32 };
+        Back::new(&split, model, &recipe, Worker::new("server", Slots::new(1, 1), Events::silent()))
+    }
+
+    fn step(back: &Back) {
+        let moved: Vec<Tensor> = back.values().iter().map(|value| value + 1.0).collect();
+        adapter::assign(&back.model, back.part, &moved);
+    }
+
+    fn first_value(back: &Back) -> f64 {
+        back.values()[0].double_value(&[0, 0])
+    }
+
+    #[test]
+    fn a_client_that_dies_in_its_turn_is_rolled_back() {
+        let mut back = back();
+        let before = first_value(&back);
+        back.begin_turn(1, 1);
+        step(&back);
+        back.undo_turn(1);
+        assert!((first_value(&back) - before).abs() < 1e-12);
+        assert!(!back.is_open_for(1, 1));
+    }
+
+    #[test]
+    fn a_turn_that_is_over_is_not_rolled_back_by_the_next_client() {
+        let mut back = back();
+        let before = first_value(&back);
+        back.begin_turn(0, 1);
+        step(&back);
+        back.end_turn(0);
+        back.undo_turn(1);
+        assert!((first_value(&back) - before - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn steps_are_taken_from_the_client_whose_turn_it_is_and_in_its_round_alone() {
+        let mut back = back();
+        assert!(!back.is_open_for(0, 1));
+        back.begin_turn(0, 1);
+        assert!(back.is_open_for(0, 1) && !back.is_open_for(1, 1) && !back.is_open_for(0, 2));
+        back.end_turn(0);
+        assert!(!back.is_open_for(0, 1));
+    }
+}
