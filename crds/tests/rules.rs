@@ -153,7 +153,7 @@ const BROKEN: &[(&[&str], &str)] = &[
     ),
     (&["tuning.lora.dropout=1"], "spec.tuning.lora.dropout is \"1\"; a dropout is a number from 0 up to, but not, 1"),
     (
-        &["tuning.lora.targetModules=[q-proj]"],
+        &["tuning.lora.targetModules=[q+proj]"],
         "spec.tuning.lora.targetModules: a module's name has letters, digits, _, - and ., as in q_proj, attention.self.query or all-linear",
     ),
     (&["tuning.lora.targetModules=[q, q]"], "spec.tuning.lora.targetModules: each module is named once"),
