@@ -14,7 +14,7 @@ const WANTED: [(&str, &str); 2] = [
 /// Says that the environment is settled, so that a program which cannot settle it does not start itself for ever.
 const SETTLED: &str = "FEDTUNE_ENVIRONMENT_SETTLED";
 
-/// Starts this program anew with what is [`WANTED`] and not set, unless that is done already.
+/// Starts this program anew with what is wanted and not set, unless that is done already.
 pub fn settle() -> io::Result<()> {
     let missing: Vec<_> = WANTED.into_iter().filter(|(name, _)| env::var_os(name).is_none()).collect();
     if missing.is_empty() || env::var_os(SETTLED).is_some() {
