@@ -1,5 +1,5 @@
 //! Rounds as a pure state machine: events and a time in, actions out.
-//! Must not hold a clock, a socket or a tensor, so that thousands of faulty runs can be simulated by seed.
+//! Must not hold a clock, a socket or a tensor, so that it can be driven through any fault without waiting for one.
 
 use std::{collections::BTreeSet, time::Duration};
 
