@@ -25,11 +25,11 @@ mod words;
 
 use std::{io, time::Duration};
 
-pub use decode::{Decoder, Limits};
+pub use decode::{Decoder, Limits, SharedLimits};
 pub use encode::encode;
 pub use error::WireError;
 pub use ledger::Ledger;
-pub use link::{Link, LinkError, LinkReceiver, LinkSender, Terms};
+pub use link::{Line, Link, LinkError, LinkReceiver, LinkSender, Terms};
 pub use message::{Message, Subject};
 pub use tensor::{Element, WireTensor};
 

@@ -8,7 +8,7 @@ use super::FrameworkError;
 use crate::{
     local::Recipe,
     models::{Model, ModelShape, Parameter, ParameterKind, Part},
-    wire::{Element, Message, WireTensor},
+    wire::{Element, Message, Subject, WireTensor},
 };
 
 /// The parameters of `part`, in F32.
@@ -54,6 +54,12 @@ pub(super) fn read(
     }
     let pairs = parameters.iter().zip(&message.tensors);
     pairs.map(|(parameter, tensor)| read_one(parameter, tensor, who, kind(parameter), model.device())).collect()
+}
+
+/// The parameters of a whole adapter as [`write()`] wrote them into a checkpoint of this run.
+pub(super) fn read_saved(model: &Model, tensors: &[WireTensor]) -> Result<Vec<Tensor>, FrameworkError> {
+    let saved = Message { tensors: tensors.to_vec(), ..Message::new(Subject::Replay, 0) };
+    read_parameters(model, Part::Whole, &saved, "the checkpoint")
 }
 
 /// Reads parameters of `part` as [`write()`] wrote them.

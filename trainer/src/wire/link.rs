@@ -9,9 +9,9 @@ use tokio::{
     sync::mpsc::{self, Receiver, Sender, WeakSender},
     time::timeout,
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::{Decoder, Ledger, Limits, Message, WireError, encode, traffic::Traffic};
+use super::{Decoder, Ledger, Limits, Message, SharedLimits, WireError, encode, traffic::Traffic};
 use crate::protocol::Frame;
 
 /// Frames on their way between a model thread and the network, each way; a sender that is ahead waits.
@@ -33,8 +33,12 @@ pub struct Terms {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the sentences document the variants")]
 pub enum LinkError {
+    /// Worth another attempt: the network, or a peer that stopped.
     #[error("the session is closed: {reason}")]
     Closed { reason: String },
+    /// The other side's own and final word.
+    #[error("the other side ended the session: {reason}")]
+    Rejected { reason: String },
     #[error("the message cannot be sent: {0}")]
     Unsendable(#[source] WireError),
     #[error("the other side broke the protocol: {0}")]
@@ -43,6 +47,15 @@ pub enum LinkError {
 
 /// A session's frames, or how it ended; a client only ever sends frames.
 pub(super) type FrameOrEnd = Result<Frame, Status>;
+
+/// A session as the code that trains sees it.
+pub trait Line: Send {
+    /// Sends a message; returns when the last of it is handed over, which may be before it has arrived.
+    fn send(&mut self, message: Message) -> Result<(), LinkError>;
+
+    /// Waits for the next message.
+    fn receive(&mut self) -> Result<Message, LinkError>;
+}
 
 /// One side of a session. Dropping it ends the session once what was sent is on its way.
 #[derive(Debug)]
@@ -68,7 +81,6 @@ pub struct LinkReceiver {
     decoder: Decoder,
     runtime: Handle,
     traffic: Arc<Traffic>,
-    meter: Option<Meter>,
 }
 
 /// Where a server's link counts its payload, and as whose.
@@ -88,7 +100,7 @@ impl Link {
         let decoder = Decoder::new(terms.run.clone(), terms.limits);
         let weak = outgoing.downgrade();
         let receiver =
-            LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), meter: None };
+            LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default() };
         Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver }
     }
 
@@ -105,34 +117,21 @@ impl Link {
         self
     }
 
-    pub(super) fn set_limits(&mut self, limits: Limits) {
-        self.receiver.decoder.set_limits(limits);
+    /// What the other side may send, to be changed once it is known who that is.
+    pub fn limits(&self) -> SharedLimits {
+        self.receiver.decoder.limits()
     }
 
-    /// Server: from here on, counts this session's bytes in `ledger` as those of `client` (`group/index`).
+    /// Server: from here on, counts what the session's socket carries, and the payload that is sent, in `ledger` as
+    /// those of `client` (`group/index`). Received payload is counted by whoever accepts it.
     pub fn count_into(&mut self, ledger: &Ledger, client: &str) {
         ledger.add_connection(client, Arc::clone(&self.receiver.traffic));
-        let meter = Meter { ledger: ledger.clone(), client: client.to_owned() };
-        self.receiver.meter = Some(meter.clone());
-        self.sender.meter = Some(meter);
+        self.sender.meter = Some(Meter { ledger: ledger.clone(), client: client.to_owned() });
     }
 
     /// The two halves, for two threads.
     pub fn split(self) -> (LinkSender, LinkReceiver) {
         (self.sender, self.receiver)
-    }
-
-    /// Sends a message; returns when the last of it is handed to the network, which may be before it has arrived.
-    pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
-        match self.sender.send(message) {
-            Err(LinkError::Closed { .. }) => Err(self.receiver.why_closed()),
-            sent => sent,
-        }
-    }
-
-    /// Waits for the next message.
-    pub fn receive(&mut self) -> Result<Message, LinkError> {
-        self.receiver.receive()
     }
 
     /// Waits for the next message, but not longer than `patience`; a message that came in part is kept.
@@ -147,16 +146,27 @@ impl Link {
     }
 }
 
+impl Line for Link {
+    fn send(&mut self, message: Message) -> Result<(), LinkError> {
+        match self.sender.send(message) {
+            Err(LinkError::Closed { .. }) => Err(self.receiver.why_closed()),
+            sent => sent,
+        }
+    }
+
+    fn receive(&mut self) -> Result<Message, LinkError> {
+        self.receiver.receive()
+    }
+}
+
 impl LinkSender {
     /// Sends a message; returns when the last of it is handed to the network, which may be before it has arrived.
     pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
-        let (round, payload) = (message.round, message.payload_by_kind());
-        let frames = encode(message, &self.run).map_err(LinkError::Unsendable)?;
         // Counted before it goes: the answer to it may close the round before this thread runs again.
         if let Some(Meter { ledger, client }) = &self.meter {
-            ledger.enter_round(client, round);
-            ledger.count(client, Direction::Down, round, &payload);
+            ledger.count(client, Direction::Down, &message);
         }
+        let frames = encode(message, &self.run).map_err(LinkError::Unsendable)?;
         for frame in frames {
             if self.outgoing.blocking_send(Ok(frame)).is_err() {
                 return Err(ended());
@@ -178,10 +188,7 @@ impl LinkReceiver {
             let frame = self.next_frame().await?;
             match self.decoder.push(frame) {
                 Ok(None) => {}
-                Ok(Some(message)) => {
-                    self.count_received(&message);
-                    return Ok(message);
-                }
+                Ok(Some(message)) => return Ok(message),
                 Err(error) => return Err(self.refuse(error)),
             }
         }
@@ -192,13 +199,6 @@ impl LinkReceiver {
             Some(Ok(frame)) => Ok(frame),
             Some(Err(status)) => Err(closed(&status)),
             None => Err(self.decoder.finish().map_or_else(LinkError::Refused, |()| ended())),
-        }
-    }
-
-    fn count_received(&self, message: &Message) {
-        if let Some(Meter { ledger, client }) = &self.meter {
-            ledger.enter_round(client, message.round);
-            ledger.count(client, Direction::Up, message.round, &message.payload_by_kind());
         }
     }
 
@@ -233,7 +233,14 @@ fn ended() -> LinkError {
 }
 
 fn closed(status: &Status) -> LinkError {
-    LinkError::Closed { reason: status.message().to_owned() }
+    let reason = status.message().to_owned();
+    match status.code() {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+            LinkError::Rejected { reason }
+        }
+        // Foreign codes: whatever else ended the session may be gone at the next attempt.
+        _ => LinkError::Closed { reason },
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ pub enum ListenError {
 pub struct Arrival {
     /// Its first message, of [`Subject::Join`], without tensors.
     pub join: Message,
-    /// The session; [`Link::count_into`] makes its bytes count.
+    /// The session; [`Link::count_into`] makes its bytes count. Until [`Link::limits`] are widened the client may send
+    /// fields alone.
     pub link: Link,
     /// Where it comes from.
     pub address: SocketAddr,
@@ -170,7 +171,7 @@ impl Federation for Door {
         let link = Link::new(&self.terms, outgoing.clone(), incoming, self.runtime.clone());
         let link = link.with_traffic(Arc::clone(&peer.traffic));
         let newcomer = Newcomer { link, address: peer.address };
-        tokio::spawn(newcomer.introduce(self.terms.limits, outgoing, self.arrived.clone()));
+        tokio::spawn(newcomer.introduce(outgoing, self.arrived.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(to_network))))
     }
 }
@@ -183,19 +184,23 @@ struct Newcomer {
 
 impl Newcomer {
     /// Waits for the first message and hands the session over, or tells the client why not.
-    async fn introduce(mut self, limits: Limits, outgoing: Sender<FrameOrEnd>, arrived: Sender<Arrival>) {
-        self.link.set_limits(Limits::FIELDS_ONLY);
+    async fn introduce(mut self, outgoing: Sender<FrameOrEnd>, arrived: Sender<Arrival>) {
+        self.link.limits().set(Limits::FIELDS_ONLY);
         let refusal = match timeout(JOIN_WITHIN, self.link.next()).await {
             Ok(Ok(join)) if join.subject == Subject::Join => {
                 drop(outgoing);
-                self.link.set_limits(limits);
                 // Where nobody accepts any more, the dropped link ends the session.
                 let _ = arrived.send(Arrival { join, link: self.link, address: self.address }).await;
                 return;
             }
             Ok(Ok(other)) => Status::failed_precondition(format!("{} came where join was expected", other.subject)),
             // The link has told the client already, or the client is gone.
-            Ok(Err(LinkError::Closed { .. } | LinkError::Unsendable(_) | LinkError::Refused(_))) => return,
+            Ok(Err(
+                LinkError::Closed { .. }
+                | LinkError::Rejected { .. }
+                | LinkError::Unsendable(_)
+                | LinkError::Refused(_),
+            )) => return,
             Err(_) => Status::deadline_exceeded(format!("no join came within {} s", JOIN_WITHIN.as_secs())),
         };
         let _ = outgoing.send(Err(refusal)).await;

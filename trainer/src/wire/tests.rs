@@ -16,6 +16,7 @@ use super::{
     server::{Arrival, Listener},
     *,
 };
+use crate::rounds::Exchange;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,7 +42,9 @@ fn join(client: &str) -> Message {
 }
 
 fn accept(listener: &mut Listener) -> Arrival {
-    listener.accept_until(Instant::now() + PATIENCE).expect("the client joins")
+    let arrival = listener.accept_until(Instant::now() + PATIENCE).expect("the client joins");
+    arrival.link.limits().set(terms().limits);
+    arrival
 }
 
 /// A client's link and the server's, of a session whose join was taken.
@@ -110,9 +113,9 @@ fn two_clients_exchange_adapters_and_every_byte_is_accounted_for() {
             assert!((1.0..1.02).contains(&overhead), "{client} {direction:?}: wire/payload is {overhead}");
         }
     }
-    assert_eq!(ledger.total_payload().sum(), 4 * 413_492);
+    assert_eq!(ledger.total().payload.sum(), 4 * 413_492);
     let wire: u64 = counts.iter().map(|count| count.wire).sum();
-    let total = ledger.total_wire().sum();
+    let total = ledger.total().wire.sum();
     assert!(wire < total && total < wire + 4096, "the rounds have {wire} of {total} bytes");
     listener.shutdown(PATIENCE);
 }
@@ -121,16 +124,18 @@ fn train_one_round(address: &str, options: &ConnectOptions, index: u32) {
     let mut link = connect(address, options).unwrap();
     link.send(join(&format!("silo/{index}"))).unwrap();
     let begin = link.receive().unwrap();
-    assert_eq!((begin.subject, begin.round, begin.tensors), (Subject::Begin, 1, adapter(0.5)));
+    assert_eq!((begin.subject, begin.round, &begin.tensors), (Subject::Begin, 1, &adapter(0.5)));
     let tensors = adapter(f64::from(index));
-    link.send(Message { tensors, ..Message::new(Subject::Upload, 1) }).unwrap();
+    link.send(Message { tensors, attempt: begin.attempt, ..Message::new(Subject::Upload, 1) }).unwrap();
     assert_eq!(link.receive().unwrap(), Message::new(Subject::Finish, 1));
 }
 
 fn serve_one_round(mut link: Link, ledger: &Ledger, client: &str) {
     link.count_into(ledger, client);
-    link.send(Message { tensors: adapter(0.5), ..Message::new(Subject::Begin, 1) }).unwrap();
+    link.send(Message { tensors: adapter(0.5), attempt: 1, ..Message::new(Subject::Begin, 1) }).unwrap();
     let upload = link.receive().unwrap();
+    ledger.count(client, Direction::Up, &upload);
+    ledger.settle(client, Exchange { round: 1, index: 0 }, 1);
     let index = client.strip_prefix("silo/").unwrap().parse().unwrap();
     assert_eq!((upload.subject, upload.tensors), (Subject::Upload, adapter(index)));
     link.send(Message::new(Subject::Finish, 1)).unwrap();
@@ -190,7 +195,7 @@ fn a_client_of_another_run_is_told_and_the_next_one_is_served() {
     let stranger = ConnectOptions { terms: Terms { run: "run-b".into(), ..terms() }, ..options(&runtime) };
     let mut link = connect(&url(listener.local_addr()), &stranger).unwrap();
     link.send(join("silo/0")).unwrap();
-    let LinkError::Closed { reason } = link.receive().unwrap_err() else { panic!("it should be closed") };
+    let LinkError::Rejected { reason } = link.receive().unwrap_err() else { panic!("it should be refused") };
     assert!(reason.starts_with("the message belongs to run \"run-b\", this is run \"run-a\"; spec, "), "{reason}");
     let mut next = connect(&url(listener.local_addr()), &options(&runtime)).unwrap();
     next.send(join("silo/1")).unwrap();
@@ -204,11 +209,11 @@ fn a_client_that_does_not_say_who_it_is_is_told() {
     let mut rude = connect(&url(listener.local_addr()), &options(&runtime)).unwrap();
     rude.send(Message::new(Subject::Upload, 1)).unwrap();
     let reason = "upload came where join was expected".to_owned();
-    assert_eq!(rude.receive().unwrap_err(), LinkError::Closed { reason });
+    assert_eq!(rude.receive().unwrap_err(), LinkError::Rejected { reason });
     let mut heavy = connect(&url(listener.local_addr()), &options(&runtime)).unwrap();
     heavy.send(Message { tensors: adapter(0.0), ..join("silo/0") }).unwrap();
     let reason = "the message announces 26 tensors, at most 0 are allowed here".to_owned();
-    assert_eq!(heavy.receive().unwrap_err(), LinkError::Closed { reason });
+    assert_eq!(heavy.receive().unwrap_err(), LinkError::Rejected { reason });
 }
 
 #[test]
@@ -218,7 +223,7 @@ fn a_client_that_sends_too_much_is_told_even_while_it_sends() {
     let sending = thread::spawn(move || client.send(large(64)));
     let error = WireError::TooManyBytes { allowed: 16 << 20 };
     assert_eq!(server.receive().unwrap_err(), LinkError::Refused(error.clone()));
-    assert_eq!(sending.join().unwrap().unwrap_err(), LinkError::Closed { reason: error.to_string() });
+    assert_eq!(sending.join().unwrap().unwrap_err(), LinkError::Rejected { reason: error.to_string() });
 }
 
 #[test]

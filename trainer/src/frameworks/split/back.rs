@@ -105,9 +105,9 @@ impl Stepper for BackStepper {
         let gradient = worker.encode(|| {
             WireTensor::from_tensor("gradient", PayloadKind::ActivationGradient, &gradient, self.split.codec)
         })?;
-        let reply =
-            Message { step: message.step, epoch: message.epoch, ..Message::new(Subject::StepReply, message.round) };
-        Ok(Message { tensors: vec![gradient], fields: serde_json::json!({ "loss": loss }), ..reply })
+        let (Message { round, step, epoch, attempt, .. }, tensors) = (message, vec![gradient]);
+        let reply = Message { step: *step, epoch: *epoch, attempt: *attempt, ..Message::new(Subject::StepReply, *round) };
+        Ok(Message { tensors, fields: serde_json::json!({ "loss": loss }), ..reply })
     }
 }
 

@@ -8,11 +8,11 @@ use super::Split;
 use crate::{
     frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, StepSizes, adapter, answer},
     local::{Batch, check_loss, count_step, plan, tensors},
-    meter::{Worker, peak_memory_bytes},
-    models::{Model, Part},
+    meter::peak_memory_bytes,
+    models::Part,
     optimizer::Optimizer,
     random::Key,
-    wire::{Link, Message, Subject, WireTensor},
+    wire::{Line, Message, Subject, WireTensor},
 };
 
 pub(super) struct SplitClient {
@@ -21,7 +21,15 @@ pub(super) struct SplitClient {
 }
 
 impl ClientHalf for SplitClient {
-    fn answer(&mut self, ask: &Message, link: &mut Link) -> Result<Message, FrameworkError> {
+    fn seat(&self) -> &ClientSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ClientSeat {
+        &mut self.seat
+    }
+
+    fn answer(&mut self, ask: &Message, line: &mut dyn Line) -> Result<Message, FrameworkError> {
         let front = Part::Front(self.split.cut_layer);
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
         let values = worker.encode(|| adapter::read_parameters(model, front, ask, "the server"))?;
@@ -33,7 +41,7 @@ impl ClientHalf for SplitClient {
         let (mut steps, mut losses) = (StepSizes::default(), 0.0);
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
-            let (batch, loss) = self.step(ask, indices, key, &mut optimizer, link)?;
+            let (batch, loss) = self.step(ask, indices, key, &mut optimizer, line)?;
             steps.rows += batch.tokens.batch() as u64;
             steps.tokens += (batch.tokens.batch() * batch.tokens.seq()) as u64;
             losses += loss;
@@ -46,14 +54,6 @@ impl ClientHalf for SplitClient {
         let figures = Figures { train_loss, steps, meter: worker.meter, evaluation: None, peak_memory_bytes };
         Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
     }
-
-    fn model(&self) -> &Model {
-        &self.seat.model
-    }
-
-    fn worker(&mut self) -> &mut Worker {
-        &mut self.seat.worker
-    }
 }
 
 impl SplitClient {
@@ -64,7 +64,7 @@ impl SplitClient {
         indices: &[usize],
         key: Key,
         optimizer: &mut Optimizer,
-        link: &mut Link,
+        line: &mut dyn Line,
     ) -> Result<(Batch, f64), FrameworkError> {
         let (cut, codec) = (self.split.cut_layer, self.split.codec);
         let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
@@ -86,9 +86,9 @@ impl SplitClient {
                 WireTensor::from_i32s("labels", PayloadKind::Label, &labels),
             ])
         })?;
-        let step = Message { step: key.step, epoch: ask.epoch, ..Message::new(Subject::Step, ask.round) };
-        worker.network(|| link.send(Message { tensors: tensors_up, ..step }))?;
-        let reply = worker.wait(|| link.receive())?;
+        let step = Message { subject: Subject::Step, step: key.step, ..answer(ask) };
+        worker.network(|| line.send(Message { tensors: tensors_up, ..step }))?;
+        let reply = worker.wait(|| line.receive())?;
         let (gradient, loss) = worker.encode(|| self.split.read_reply(&reply, key.step, &hidden))?;
         check_loss(loss, key, &worker.name)?;
 

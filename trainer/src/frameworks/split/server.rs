@@ -14,14 +14,13 @@ use super::{
 };
 use crate::{
     averages::weighted_means,
-    evaluate::Evaluation,
     frameworks::{
-        FrameworkError, ServerHalf, ServerSeat, Stepper,
+        Figures, FrameworkError, ServerHalf, ServerSeat, Stepper,
         adapter::{self, Broadcast},
         ask,
     },
     meter::Meter,
-    models::{Model, Part},
+    models::Part,
     rounds::{Client, Exchange},
     wire::Message,
 };
@@ -79,6 +78,14 @@ impl SplitServer {
 }
 
 impl ServerHalf for SplitServer {
+    fn seat(&self) -> &ServerSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ServerSeat {
+        &mut self.seat
+    }
+
     fn ask(&mut self, client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
         let round_is_new = match self.split.variant {
             Variant::V1 => true,
@@ -97,7 +104,13 @@ impl ServerHalf for SplitServer {
         Ok(Message { tensors, ..ask(exchange) })
     }
 
-    fn take(&mut self, client: Client, _exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
+    fn take(
+        &mut self,
+        client: Client,
+        _exchange: Exchange,
+        answer: &Message,
+        _figures: &Figures,
+    ) -> Result<(), FrameworkError> {
         let front = self.front();
         let ServerSeat { worker, model, clients, .. } = &mut self.seat;
         let upload = worker.encode(|| adapter::read_parameters(model, front, answer, &clients[client]))?;
@@ -136,14 +149,6 @@ impl ServerHalf for SplitServer {
             client: self.seat.clients[client].clone(),
             back: Arc::clone(self.back(client)),
         }))
-    }
-
-    fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(self.seat.evaluate())
-    }
-
-    fn model(&self) -> Option<&Model> {
-        Some(&self.seat.model)
     }
 
     fn meter(&self) -> Meter {
