@@ -2,7 +2,6 @@
 //! Must not leave a half-written folder behind: it is made beside and renamed.
 
 use std::{
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::{
+    durable,
     models::{LoraSettings, Model, Parameter},
     wire::{Element, WireError, WireTensor},
 };
@@ -58,25 +58,11 @@ pub fn write_adapter(folder: &Path, model: &Model, export: &Export<'_>) -> Resul
         ("adapter_config.json", pretty(&adapter_config(model, export))),
         ("config.json", pretty(&model_config(model, export))),
     ];
-    remove(&beside).map_err(io)?;
-    fs::create_dir_all(&beside).map_err(io)?;
+    durable::remove_folder(&beside).map_err(io)?;
     for (name, bytes) in files {
-        write_synced(&beside.join(name), &bytes).map_err(io)?;
+        durable::write_whole(&beside.join(name), &bytes).map_err(io)?;
     }
-    remove(folder).map_err(io)?;
-    fs::rename(&beside, folder).map_err(io)
-}
-
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::write(path, bytes)?;
-    File::open(path)?.sync_all()
+    durable::publish_folder(&beside, folder).map_err(io)
 }
 
 /// The parameters under PEFT's names, F32.

@@ -2,9 +2,11 @@
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
 pub mod averages;
+pub mod checkpoint;
 pub mod cli;
 pub mod client;
 pub mod data;
+mod durable;
 pub mod evaluate;
 pub mod events;
 pub mod export;

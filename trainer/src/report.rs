@@ -3,8 +3,6 @@
 
 mod charts;
 mod csv;
-mod files;
-pub(crate) use files::write_whole;
 mod html;
 mod measures;
 mod table;
@@ -21,6 +19,8 @@ use std::{
 
 use fedtune_crds::report::{RunReport, SCHEMA_VERSION};
 use serde::Deserialize;
+
+use crate::durable;
 
 pub use csv::rounds_csv;
 pub use html::comparison;
@@ -154,7 +154,7 @@ fn find(place: &Path) -> Result<Vec<PathBuf>, ReportError> {
 }
 
 fn put(path: &Path, content: &[u8]) -> Result<(), ReportError> {
-    files::write_whole(path, content).map_err(|source| ReportError::Write { path: path.into(), source })
+    durable::write_whole(path, content).map_err(|source| ReportError::Write { path: path.into(), source })
 }
 
 #[cfg(test)]

@@ -6,23 +6,23 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
+
+use crate::durable;
 
 /// Where the tokens of one key are kept.
 #[derive(Debug)]
 pub(super) struct Entry {
-    folder: PathBuf,
     path: PathBuf,
 }
 
 impl Entry {
     pub(super) fn new(folder: &Path, key: &[u8; 32]) -> Self {
-        Self { folder: folder.to_owned(), path: folder.join(format!("tokens-{}.bin", fedtune_crds::hex(key))) }
+        Self { path: folder.join(format!("tokens-{}.bin", fedtune_crds::hex(key))) }
     }
 
     /// The sequences, if the file is there, whole, and holds `count` of them.
@@ -38,13 +38,8 @@ impl Entry {
 
     /// Writes beside the place and renames, so that a reader never sees half a file.
     pub(super) fn write(&self, tokens: &[Vec<u32>]) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
         let content = format(tokens);
-        let mut file = NamedTempFile::new_in(&self.folder)?;
-        file.write_all(&Sha256::digest(&content))?;
-        file.write_all(&content)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path).map(drop).map_err(io::Error::from)
+        durable::write_parts(&self.path, &[&Sha256::digest(&content), &content])
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the files say, on a tiny model; `scripts/check_adapter.py` has PEFT itself read them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use safetensors::SafeTensors;
 

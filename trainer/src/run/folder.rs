@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::{RunError, local::Ended, materials::Materials};
 use crate::{
     client::Finished,
+    durable,
     export::{Export, write_adapter},
     plan::Plan,
     report,
@@ -85,7 +86,7 @@ impl Folder {
         fs::create_dir_all(&self.0).map_err(|error| self.io(error))?;
         let mark = Mark { name: plan.name.clone(), spec_hash: plan.spec_hash.clone() };
         let text = serde_json::to_string_pretty(&mark).expect("a mark is two texts");
-        report::write_whole(&self.0.join(MARK), text.as_bytes()).map_err(|error| self.io(error))
+        durable::write_whole(&self.0.join(MARK), text.as_bytes()).map_err(|error| self.io(error))
     }
 
     /// Writes the adapter, or each client's own where there is no global one.

@@ -120,7 +120,7 @@ impl WireTensor {
     }
 
     /// Refuses bytes that are not as many as shape and element say; libtorch would read past their end.
-    pub(super) fn check_length(&self) -> Result<(), WireError> {
+    pub(crate) fn check_length(&self) -> Result<(), WireError> {
         let expected = byte_length(&self.name, &self.shape, self.element)?;
         let length = self.payload_bytes();
         if length == expected {
