@@ -67,4 +67,3 @@ fn superseded(rounds: &[u32], written: u32) -> Vec<u32> {
     let before = rounds.iter().copied().filter(|round| *round < written).max();
     rounds.iter().copied().filter(|round| *round != written && Some(*round) != before).collect()
 }
-

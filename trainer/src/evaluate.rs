@@ -80,7 +80,8 @@ impl Evaluation {
 
     /// Whether a peer that says this of a model with so many labels may be right.
     pub fn could_be(&self, labels: usize) -> bool {
-        let fits = |label: &LabelCounts| label.right <= label.have.min(label.given) && label.have.max(label.given) < 1 << 40;
+        let fits =
+            |label: &LabelCounts| label.right <= label.have.min(label.given) && label.have.max(label.given) < 1 << 40;
         self.loss_sum.is_finite() && self.labels.len() == labels && self.labels.iter().all(fits)
     }
 

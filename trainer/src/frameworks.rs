@@ -108,8 +108,7 @@ pub struct PayloadFacts<'a> {
 }
 
 /// How much went through a client's model in a round.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepSizes {
     /// Rows of all steps.
     pub rows: u64,
@@ -253,6 +252,11 @@ pub trait ServerHalf: Send {
         None
     }
 
+    /// What went through the model in the client's steps of the round, as the server saw them.
+    fn step_sizes(&self, _client: Client) -> StepSizes {
+        StepSizes::default()
+    }
+
     /// Evaluates the global model; nothing where there is none.
     fn evaluate(&mut self) -> Option<Evaluation> {
         Some(self.seat_mut().evaluate())
@@ -301,9 +305,6 @@ pub struct Figures {
     pub train_loss: f64,
     /// All it did since the start of the run.
     pub meter: Meter,
-    /// What its steps of the round held, where they cross the wire.
-    #[serde(default)]
-    pub steps: StepSizes,
     /// Its own model on the held-out examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Evaluation>,
@@ -324,6 +325,9 @@ impl Figures {
         let figures: Self = serde_json::from_value(answer.fields.clone()).map_err(|error| wrong(error.to_string()))?;
         if !figures.train_loss.is_finite() {
             return Err(wrong("trainLoss is no number".to_owned()));
+        }
+        if !figures.meter.could_be() {
+            return Err(wrong("meter holds a figure that no machine reaches".to_owned()));
         }
         if figures.evaluation.as_ref().is_some_and(|evaluation| !evaluation.could_be(labels)) {
             return Err(wrong(format!("evaluation cannot be one of {labels} labels")));
@@ -414,13 +418,39 @@ pub enum FrameworkError {
         /// What is wrong.
         error: String,
     },
-    /// A step of a round or turn that is over, or never was.
-    #[error("{who} sent a step of round {round}, which is not open for it")]
+    /// A step or an answer of a round, turn or attempt that is over, or never was.
+    #[error("{who} sent a {subject} of round {round}, attempt {attempt}, which is not open for it{}", open_now(.open))]
     NotOpen {
         /// Who sent it.
         who: String,
+        /// What it sent.
+        subject: Subject,
         /// Its round.
         round: u32,
+        /// Its attempt.
+        attempt: u32,
+        /// The round and attempt that are open, if any are.
+        open: Option<(u32, u32)>,
+    },
+    /// A step that was sent twice, or before its time.
+    #[error("{who} sent step {got} where step {expected} belongs")]
+    OutOfOrder {
+        /// Who sent it.
+        who: String,
+        /// Its number.
+        got: u32,
+        /// The number that belongs there.
+        expected: u32,
+    },
+    /// A message to a server that is no more.
+    #[error("{who} sent a message of epoch {got}, and this server's is {expected}")]
+    StaleEpoch {
+        /// Who sent it.
+        who: String,
+        /// Its epoch.
+        got: u64,
+        /// The server's.
+        expected: u64,
     },
     /// The other side will not go on.
     #[error("{who} refused: {reason}")]
@@ -440,6 +470,10 @@ pub enum FrameworkError {
         /// What belongs there.
         expected: Subject,
     },
+}
+
+fn open_now(open: &Option<(u32, u32)>) -> String {
+    open.map_or_else(String::new, |(round, attempt)| format!("; round {round}, attempt {attempt} is"))
 }
 
 /// Shared by everyone who needs the framework of a run.

@@ -20,6 +20,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod progress;
 pub mod random;
+pub mod refusal;
 pub mod report;
 pub mod rounds;
 pub mod run;

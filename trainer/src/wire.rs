@@ -10,6 +10,7 @@
 
 pub mod client;
 mod decode;
+pub mod dial;
 mod encode;
 mod error;
 mod ledger;
@@ -28,8 +29,8 @@ use std::{io, time::Duration};
 pub use decode::{Decoder, Limits, SharedLimits};
 pub use encode::encode;
 pub use error::WireError;
-pub use ledger::Ledger;
-pub use link::{Line, Link, LinkError, LinkReceiver, LinkSender, Terms};
+pub use ledger::{Carried, Ledger};
+pub use link::{HangUp, Line, Link, LinkError, LinkReceiver, LinkSender, Terms};
 pub use message::{Message, Subject};
 pub use tensor::{Element, WireTensor};
 

@@ -207,4 +207,3 @@ fn dtype(element: Element) -> Dtype {
 fn element(kept: Dtype) -> Option<Element> {
     Element::ALL.into_iter().find(|element| dtype(*element) == kept)
 }
-

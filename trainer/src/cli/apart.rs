@@ -19,9 +19,15 @@ use crate::{
     meter::Slots,
     plan::Plan,
     report,
-    run::{RunError, folder::Folder, local, materials::Shelf, say_finished, summary},
-    server::serve,
-    wire::{self, client::ConnectOptions, server::Listener},
+    run::{
+        RunError,
+        folder::Folder,
+        local::{self, Kept},
+        materials::{Materials, Shelf},
+        say_finished, summary,
+    },
+    server::{Served, serve},
+    wire::{self, client::ConnectOptions, dial::Dialer, server::Listener},
 };
 
 /// Arguments of `fedtune server`.
@@ -62,7 +68,11 @@ pub struct ClientArgs {
     /// in here.
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
-    /// Seconds to wait for a server that does not answer yet.
+    /// Where the client keeps its round states, in frameworks whose clients have any (KD-FedLLM, localOnly), so that a
+    /// new process goes on from them; by default the run's folder in --out.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Seconds to wait for a server that does not answer yet, or not any more.
     #[arg(long, value_name = "SECONDS", default_value_t = 600,
         value_parser = clap::value_parser!(u64).range(..=86_400))]
     patience: u64,
@@ -102,11 +112,23 @@ fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<()
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime.handle())?;
     folder.begin(plan, arguments.fresh)?;
+    let keep = Kept::In(folder.path()).of_server(plan, &materials)?;
     let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
-    let outcome = serve(setup, listener, mpsc::channel())?;
+    let Served { outcome, parting } = serve(setup, keep, listener, mpsc::channel())?;
     let ended = local::Ended { outcome, clients: Vec::new(), apart: true };
-    folder.export(plan, &materials, &ended)?;
-    report::write(&summary::succeeded(plan, &materials, &ended), folder.path())?;
+    let written = write_results(plan, &materials, &folder, &ended);
+    match &written {
+        Ok(()) => parting.tell(),
+        Err(error) => parting.tell_failure(&error.to_string()),
+    }
+    written
+}
+
+/// Before any client is told of the end: one that has been told does not come back.
+fn write_results(plan: &Plan, materials: &Materials, folder: &Folder, ended: &local::Ended) -> Result<(), RunError> {
+    tracing::debug!(phase = "export");
+    folder.export(plan, materials, ended)?;
+    report::write(&summary::succeeded(plan, materials, ended), folder.path())?;
     Ok(())
 }
 
@@ -140,12 +162,16 @@ fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Even
         runtime: runtime.handle().clone(),
     };
     let slots = Slots::of_this_machine(plan.threads);
-    let setup = local::client_setup(plan, &materials, ordinal, &slots, events);
-    let finished = work(setup, &arguments.server, &options)
-        .map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
+    let folder = Folder::of(&arguments.out, plan);
+    let state = arguments.state.as_deref().unwrap_or(folder.path());
+    let setup = local::client_setup(plan, &materials, Kept::In(state), ordinal, &slots, events)?;
+    let mut dialer = Dialer::new(&arguments.server, options, setup.incarnation);
+    let mut finished =
+        work(setup, &mut dialer).map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
     if plan.framework.needs().clients_keep_models {
-        Folder::of(&arguments.out, plan).export_client(plan, &materials, ordinal, &finished)?;
+        folder.export_client(plan, &materials, ordinal, &finished)?;
     }
+    finished.confirm();
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 use fedtune_crds::report::FrameworkName;
 
 use super::{
-    ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, ask,
-    local_only,
+    ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
+    ask, local_only,
 };
 use crate::{
     data::batches::LocalWork,

@@ -144,8 +144,8 @@ impl ServerHalf for LocalOnlyServer {
 
     fn restore(&mut self, saved: &Snapshot) -> Result<(), FrameworkError> {
         let read = serde_json::from_value(saved.fields.clone());
-        self.evaluations = read
-            .map_err(|error| FrameworkError::Fields { subject: Subject::Replay, error: error.to_string() })?;
+        self.evaluations =
+            read.map_err(|error| FrameworkError::Fields { subject: Subject::Replay, error: error.to_string() })?;
         Ok(())
     }
 

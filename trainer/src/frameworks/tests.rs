@@ -19,7 +19,7 @@ use crate::{
     random::{Key, Site},
     run::{
         RunError,
-        local::{Ended, run},
+        local::{Ended, Kept, run},
         materials::Materials,
     },
     server::ServerError,
@@ -82,7 +82,7 @@ fn materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
 /// A run with clients of 10, 11, 12, ... examples.
 fn run_with_unequal_clients(plan: &Plan) -> Ended {
     let clients = (0..plan.clients.len()).map(|k| records(10 + k, k as u64)).collect();
-    run(plan, &materials(plan, clients), &Events::silent()).unwrap()
+    run(plan, &materials(plan, clients), Kept::Nowhere, &Events::silent()).unwrap()
 }
 
 fn one_client(framework: &str, sets: &[&str]) -> Plan {
@@ -182,7 +182,7 @@ fn equal_clients_with_full_batches_equal_one_within_1e_6() {
         let replicas = format!("clients.groups[0].replicas={k}");
         let plan = plan("fedLLM: {}", &[&sets[..], &[&replicas]].concat());
         let materials = materials(&plan, vec![records(10, 0); k]);
-        adapter_of(&run(&plan, &materials, &Events::silent()).unwrap())
+        adapter_of(&run(&plan, &materials, Kept::Nowhere, &Events::silent()).unwrap())
     };
     let difference = largest_difference(&run_k(4), &run_k(1));
     assert!(difference < 1e-6, "{difference}");
@@ -252,7 +252,7 @@ fn with_lambda_zero_the_teachers_logits_change_no_bit() {
     let trained = |clients_seed: u64| {
         let plan = one_client("kdFedLLM: {lambda: '0', distillationSteps: 3}", &[]);
         let materials = materials(&plan, vec![records(10, clients_seed)]);
-        adapter_of(&run(&plan, &materials, &Events::silent()).unwrap())
+        adapter_of(&run(&plan, &materials, Kept::Nowhere, &Events::silent()).unwrap())
     };
     assert_eq!(trained(0), trained(77));
 }
@@ -299,7 +299,9 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
     for framework in ["fedLLM: {}", "splitFedLLM: {variant: V1, cutLayer: 1}", "kdFedLLM: {}", "localOnly: {}"] {
         let plan = plan(framework, &sets);
         let clients = (0..3).map(|k| records(10 + k, k as u64)).collect();
-        let error = run(&plan, &materials(&plan, clients), &Events::silent()).err().map(|error| error.to_string());
+        let error = run(&plan, &materials(&plan, clients), Kept::Nowhere, &Events::silent())
+            .err()
+            .map(|error| error.to_string());
         let sentence = error.unwrap_or_else(|| panic!("{framework}: the run went well"));
         assert!(
             sentence.contains("the loss of silo/") && sentence.contains("in round 1, step"),
@@ -311,7 +313,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
 #[test]
 fn a_cut_past_the_model_is_refused_with_the_blocks_there_are() {
     let plan = one_client("splitFedLLM: {cutLayer: 3}", &[]);
-    let error = run(&plan, &materials(&plan, vec![records(10, 0)]), &Events::silent()).err().unwrap();
+    let error = run(&plan, &materials(&plan, vec![records(10, 0)]), Kept::Nowhere, &Events::silent()).err().unwrap();
     assert!(matches!(error, RunError::Server(ServerError::CutLayer { cut: 3, blocks: 3 })), "{error}");
     let sentence = "framework.splitFedLLM.cutLayer is 3, and the model has 3 blocks; it must be from 1 to 2";
     assert_eq!(error.to_string(), sentence);
@@ -329,7 +331,7 @@ fn the_payload_of_each_client_and_round_is_what_the_formula_says() {
     ] {
         // The comparison itself is part of every run; here it is seen that there was something to compare.
         let ended = run_with_unequal_clients(&plan(framework, &[]));
-        for round in &ended.outcome.account.rounds {
+        for round in ended.outcome.account.rounds() {
             let first = round.bytes.iter().filter(|count| count.client == "silo/0");
             assert_eq!(first.filter(|count| count.payload > 0).count(), kinds, "{framework}");
         }

@@ -109,7 +109,7 @@ impl Folder {
     ) -> Result<(), RunError> {
         let client = &plan.clients[ordinal];
         let own = self.0.join("adapter").join(&client.group).join(client.index.to_string());
-        Ok(write_adapter(&own, finished.half.model(), &export(plan, materials, &finished.labels))?)
+        Ok(write_adapter(&own, &finished.half.seat().model, &export(plan, materials, &finished.labels))?)
     }
 
     fn mark(&self) -> Result<Option<Mark>, FolderError> {

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use fedtune_crds::report::Direction;
 use tokio::{
     runtime::Handle,
-    sync::mpsc::{self, Receiver, Sender, WeakSender},
+    sync::{
+        Notify,
+        mpsc::{self, Receiver, Sender, WeakSender},
+    },
     time::timeout,
 };
 use tonic::{Code, Status};
@@ -81,6 +84,18 @@ pub struct LinkReceiver {
     decoder: Decoder,
     runtime: Handle,
     traffic: Arc<Traffic>,
+    hung_up: HangUp,
+}
+
+/// Ends a session from outside: whoever waits on its receiver is woken.
+#[derive(Debug, Clone, Default)]
+pub struct HangUp(Arc<Notify>);
+
+impl HangUp {
+    /// Ends the session.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
 }
 
 /// Where a server's link counts its payload, and as whose.
@@ -99,8 +114,14 @@ impl Link {
     ) -> Self {
         let decoder = Decoder::new(terms.run.clone(), terms.limits);
         let weak = outgoing.downgrade();
-        let receiver =
-            LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default() };
+        let receiver = LinkReceiver {
+            outgoing: weak,
+            incoming,
+            decoder,
+            runtime,
+            traffic: Arc::default(),
+            hung_up: HangUp::default(),
+        };
         Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver }
     }
 
@@ -120,6 +141,11 @@ impl Link {
     /// What the other side may send, to be changed once it is known who that is.
     pub fn limits(&self) -> SharedLimits {
         self.receiver.decoder.limits()
+    }
+
+    /// What ends the session from another thread.
+    pub fn hang_up(&self) -> HangUp {
+        self.receiver.hung_up.clone()
     }
 
     /// Server: from here on, counts what the session's socket carries, and the payload that is sent, in `ledger` as
@@ -195,7 +221,11 @@ impl LinkReceiver {
     }
 
     async fn next_frame(&mut self) -> Result<Frame, LinkError> {
-        match self.incoming.recv().await {
+        let next = tokio::select! {
+            next = self.incoming.recv() => next,
+            () = self.hung_up.0.notified() => return Err(LinkError::Closed { reason: "this side ended it".to_owned() }),
+        };
+        match next {
             Some(Ok(frame)) => Ok(frame),
             Some(Err(status)) => Err(closed(&status)),
             None => Err(self.decoder.finish().map_or_else(LinkError::Refused, |()| ended())),

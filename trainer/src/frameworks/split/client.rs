@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::Split;
 use crate::{
-    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, StepSizes, adapter, answer},
+    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, adapter, answer},
     local::{Batch, check_loss, count_step, plan, tensors},
     meter::peak_memory_bytes,
     models::Part,
@@ -38,20 +38,17 @@ impl ClientHalf for SplitClient {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, front));
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let batches = plan(train, recipe, key);
-        let (mut steps, mut losses) = (StepSizes::default(), 0.0);
+        let mut losses = 0.0;
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
-            let (batch, loss) = self.step(ask, indices, key, &mut optimizer, line)?;
-            steps.rows += batch.tokens.batch() as u64;
-            steps.tokens += (batch.tokens.batch() * batch.tokens.seq()) as u64;
-            losses += loss;
+            losses += self.step(ask, indices, key, &mut optimizer, line)?;
         }
 
         let ClientSeat { model, worker, .. } = &mut self.seat;
         let tensors = worker.encode(|| adapter::write(model, front))?;
         let train_loss = losses / batches.len().max(1) as f64;
         let peak_memory_bytes = peak_memory_bytes();
-        let figures = Figures { train_loss, steps, meter: worker.meter, evaluation: None, peak_memory_bytes };
+        let figures = Figures { train_loss, meter: worker.meter, evaluation: None, peak_memory_bytes };
         Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
     }
 }
@@ -65,7 +62,7 @@ impl SplitClient {
         key: Key,
         optimizer: &mut Optimizer,
         line: &mut dyn Line,
-    ) -> Result<(Batch, f64), FrameworkError> {
+    ) -> Result<f64, FrameworkError> {
         let (cut, codec) = (self.split.cut_layer, self.split.codec);
         let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
         let batch = Batch::of(train, indices, recipe.pad_id, model);
@@ -103,7 +100,7 @@ impl SplitClient {
             optimizer.step(&parameters, &gradients);
         });
         count_step(&batch, model, Part::Front(cut), recipe, worker);
-        Ok((batch, loss))
+        Ok(loss)
     }
 }
 

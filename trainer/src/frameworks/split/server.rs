@@ -15,7 +15,7 @@ use super::{
 use crate::{
     averages::weighted_means,
     frameworks::{
-        Figures, FrameworkError, ServerHalf, ServerSeat, Stepper,
+        Figures, FrameworkError, ServerHalf, ServerSeat, StepSizes, Stepper,
         adapter::{self, Broadcast},
         ask,
     },
@@ -32,6 +32,8 @@ pub(super) struct SplitServer {
     backs: Vec<Arc<Mutex<Back>>>,
     /// Fronts of the open round.
     uploads: BTreeMap<Client, Vec<Tensor>>,
+    /// What each client's steps of the round held.
+    sizes: BTreeMap<Client, StepSizes>,
     /// The front on the wire, encoded once a round for all clients.
     broadcast: Broadcast,
     /// Round that the one back of V2 was last reset for.
@@ -46,7 +48,8 @@ impl SplitServer {
         };
         let back = || Back::new(&split, (seat.spare.0)(), &seat.recipe, seat.worker.another());
         let backs = (0..count).map(|_| Arc::new(Mutex::new(back()))).collect();
-        Self { split, seat, backs, uploads: BTreeMap::new(), broadcast: Broadcast::default(), reset_for: 0 }
+        let (uploads, sizes, broadcast) = (BTreeMap::new(), BTreeMap::new(), Broadcast::default());
+        Self { split, seat, backs, uploads, sizes, broadcast, reset_for: 0 }
     }
 
     fn front(&self) -> Part {
@@ -115,7 +118,8 @@ impl ServerHalf for SplitServer {
         let ServerSeat { worker, model, clients, .. } = &mut self.seat;
         let upload = worker.encode(|| adapter::read_parameters(model, front, answer, &clients[client]))?;
         self.uploads.insert(client, upload);
-        lock(self.back(client)).end_turn(client);
+        let sizes = lock(self.back(client)).end_turn(client);
+        self.sizes.insert(client, sizes);
         Ok(())
     }
 
@@ -149,6 +153,10 @@ impl ServerHalf for SplitServer {
             client: self.seat.clients[client].clone(),
             back: Arc::clone(self.back(client)),
         }))
+    }
+
+    fn step_sizes(&self, client: Client) -> StepSizes {
+        self.sizes.get(&client).copied().unwrap_or_default()
     }
 
     fn meter(&self) -> Meter {
