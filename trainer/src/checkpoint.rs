@@ -68,3 +68,5 @@ fn superseded(rounds: &[u32], written: u32) -> Vec<u32> {
     rounds.iter().copied().filter(|round| *round != written && Some(*round) != before).collect()
 }
 
+#[cfg(test)]
+mod tests;

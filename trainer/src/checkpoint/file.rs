@@ -208,3 +208,5 @@ fn element(kept: Dtype) -> Option<Element> {
     Element::ALL.into_iter().find(|element| dtype(*element) == kept)
 }
 
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,11 @@ impl InMemory {
 
     fn kept_for_writing(&self) -> Result<MutexGuard<'_, Kept>, CheckpointError> {
         let kept = self.kept();
-        if kept.epoch == self.epoch { Ok(kept) } else { Err(CheckpointError::Locked { folder: PathBuf::from("memory") }) }
+        if kept.epoch == self.epoch {
+            Ok(kept)
+        } else {
+            Err(CheckpointError::Locked { folder: PathBuf::from("memory") })
+        }
     }
 }
 

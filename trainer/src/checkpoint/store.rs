@@ -114,9 +114,7 @@ impl Keep for Store {
         }
         match newest {
             None => Ok(None),
-            Some(newest) => {
-                Err(CheckpointError::AllDamaged { folder: self.folder.clone(), newest: Box::new(newest) })
-            }
+            Some(newest) => Err(CheckpointError::AllDamaged { folder: self.folder.clone(), newest: Box::new(newest) }),
         }
     }
 

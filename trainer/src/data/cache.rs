@@ -5,8 +5,7 @@
 //! stands before it.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
