@@ -67,3 +67,6 @@ fn superseded(rounds: &[u32], written: u32) -> Vec<u32> {
     let before = rounds.iter().copied().filter(|round| *round < written).max();
     rounds.iter().copied().filter(|round| *round != written && Some(*round) != before).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,11 +17,13 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = parent(path);
     create_folder(folder)?;
-    let mut file = readable_by_all(Builder::new().prefix(PARTIAL)).tempfile_in(folder)?;
+    let file = readable_by_all(Builder::new().prefix(PARTIAL)).tempfile_in(folder)?;
+    // By the file itself: what goes wrong should name `path`, which the caller knows, not the temporary file's.
+    let mut open = file.as_file();
     for part in parts {
-        file.write_all(part)?;
+        open.write_all(part)?;
     }
-    file.as_file().sync_all()?;
+    open.sync_all()?;
     file.persist(path)?;
     sync_folder(folder)
 }

@@ -121,7 +121,7 @@ pub(super) fn prefix(content: &[u8]) -> [u8; PREFIX] {
 
 /// A file whose hash is right whatever `content` is, for a fuzzer that must get past it.
 pub fn seal(content: &[u8]) -> Vec<u8> {
-    [&prefix(content), content].concat()
+    [&prefix(content)[..], content].concat()
 }
 
 /// Parses the bytes of one checkpoint file. Allocates in proportion to their number, whatever they say.
@@ -207,3 +207,6 @@ fn dtype(element: Element) -> Dtype {
 fn element(kept: Dtype) -> Option<Element> {
     Element::ALL.into_iter().find(|element| dtype(*element) == kept)
 }
+
+#[cfg(test)]
+mod tests;
