@@ -10,6 +10,8 @@ mod exchange;
 mod machine;
 mod rules;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use machine::Rounds;

@@ -145,6 +145,22 @@ fn a_turn_that_is_not_taken_in_time_is_rolled_back_and_passed_over() {
 }
 
 #[test]
+fn an_answer_to_another_exchange_does_not_count() {
+    let (mut rounds, _) = started(Rules { exchanges: 2, ..rules(1, 1) });
+    for other in [exchange(0, 0), exchange(1, 1), exchange(2, 0)] {
+        assert!(!rounds.waits_for(0, other));
+        assert_eq!(rounds.tick(MINUTE, &[Event::Answered(0, other)]), [Action::LeaveOut(0, other)]);
+    }
+}
+
+#[test]
+fn a_round_without_a_single_answer_never_closes() {
+    let (mut rounds, _) = started(rules(2, 0));
+    assert_eq!(rounds.tick(10 * MINUTE, &[]), []);
+    assert!(matches!(rounds.tick(15 * MINUTE, &[])[..], [Action::Fail(_)]));
+}
+
+#[test]
 fn an_answer_out_of_turn_is_refused() {
     let (mut rounds, actions) = started(Rules { turns: true, ..rules(2, 2) });
     let Action::Ask(first, at) = actions[1] else { panic!("{actions:?}") };
@@ -337,6 +353,19 @@ fn with_too_few_turns_taken_who_comes_back_gets_another() {
     assert_eq!(rounds.tick(12 * MINUTE, &[Event::Joined(first)]), [Action::Ask(first, at)]);
     let closed = rounds.tick(13 * MINUTE, &[Event::Answered(first, at)]);
     assert!(matches!(&closed[..], [Action::Close { absent, .. }] if absent.is_empty()), "{closed:?}");
+}
+
+#[test]
+fn another_turn_is_not_given_to_one_that_came_back_and_left_again() {
+    let rules = Rules { turns: true, ..rules(3, 3) };
+    let order = rules.sample(1);
+    let mut rounds = Rounds::resume(rules, 0, Duration::ZERO);
+    for minutes in [0, 10, 20] {
+        assert_eq!(rounds.tick(minutes * MINUTE, &[]), []);
+    }
+    rounds.tick(21 * MINUTE, &[Event::Joined(order[0]), Event::Joined(order[1])]);
+    rounds.tick(22 * MINUTE, &[Event::Left(order[0])]);
+    assert_eq!(rounds.tick(30 * MINUTE, &[]), [Action::Ask(order[1], exchange(1, 0))]);
 }
 
 #[test]
