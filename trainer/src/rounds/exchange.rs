@@ -34,7 +34,8 @@ enum Stand {
     Answered,
     /// With turns: its turn is over, and it did not answer.
     PassedOver,
-    /// With turns: passed over, and not asked yet in the session that it has now. It gets another turn if there are too few answers.
+    /// With turns: passed over, and not asked yet in the session that it has now. It gets another turn if too few have
+    /// answered.
     Back,
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Violation {
     BelowQuorum(Exchange, usize, usize),
     #[error("{0:?} did not wait for {1:?}")]
     Impatient(Exchange, Vec<Client>),
+    #[error("{0:?} is still open though nobody is left to wait for, or waits for {1:?}, who gave up")]
+    Tardy(Exchange, Vec<Client>),
     #[error("{0:?} while there is hope or time left")]
     HastyFailure(Failure),
     #[error("the labels were frozen before enough clients had joined or joining was over")]
@@ -63,8 +65,6 @@ pub(super) enum Violation {
     Memory(usize, usize),
     #[error("the same events in another order gave {1:?} and not {0:?}")]
     OrderMatters(Vec<Action>, Vec<Action>),
-    #[error("the same seed gave other actions")]
-    NotReproducible,
 }
 
 /// What an outsider knows of the run.
@@ -116,12 +116,12 @@ fn law(holds: bool, violation: impl FnOnce() -> Violation) -> Verdict {
 }
 
 impl Witness {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: Rules, now: Duration) -> Self {
         Self {
             rules,
             present: BTreeSet::new(),
             gave_up: BTreeSet::new(),
-            phase: Phase::Joining(Duration::ZERO),
+            phase: Phase::Joining(now),
             closed: Vec::new(),
             to_leave_out: Vec::new(),
         }
@@ -152,12 +152,8 @@ impl Witness {
         matches!(self.phase, Phase::Over)
     }
 
-    pub(super) fn is_present(&self, client: Client) -> bool {
-        self.present.contains(&client)
-    }
-
     /// The exchange that is open.
-    pub(super) fn open_exchange(&self) -> Option<Exchange> {
+    fn open_exchange(&self) -> Option<Exchange> {
         match &self.phase {
             Phase::Open(watched) => Some(watched.exchange),
             Phase::Joining(_) | Phase::Closing(..) | Phase::Over => None,
@@ -166,12 +162,15 @@ impl Witness {
 
     /// Takes what came in and what went out in a tick.
     pub(super) fn see(&mut self, now: Duration, events: &[Event], actions: &[Action], waiting: &[Client]) -> Verdict {
-        events.iter().for_each(|event| self.hear(now, event));
+        for event in events {
+            self.hear(now, event);
+        }
         actions.iter().try_for_each(|action| self.check(now, action))?;
         if let Some((client, exchange)) = self.to_leave_out.pop() {
             return Err(Violation::AnswerLost(client, exchange));
         }
-        self.check_all_are_asked(waiting)
+        self.check_all_are_asked(waiting)?;
+        self.check_punctuality(now, waiting)
     }
 
     fn hear(&mut self, now: Duration, event: &Event) {
@@ -392,5 +391,16 @@ impl Witness {
             }
         };
         overlooked.map_or(Ok(()), |client| Err(Violation::NotAsked(client)))
+    }
+
+    /// Nobody waits for one that gave up if the others are enough.
+    fn check_punctuality(&self, now: Duration, waiting: &[Client]) -> Verdict {
+        let Phase::Open(watched) = &self.phase else { return Ok(()) };
+        let unanswered = |c: &&Client| watched.attempts.get(c) != Some(&Attempt::Answered);
+        let missing: Vec<_> = watched.part.iter().filter(unanswered).collect();
+        let enough = watched.part.len() - missing.len() >= self.needed(watched.part.len());
+        let in_vain = waiting.iter().all(|client| self.gave_up.contains(client));
+        let late = !self.rules.turns && now >= watched.since.saturating_add(self.rules.round_timeout);
+        law(!enough || !(in_vain || late), || Violation::Tardy(watched.exchange, waiting.to_vec()))
     }
 }

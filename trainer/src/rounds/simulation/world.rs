@@ -14,6 +14,8 @@ use crate::random::{Key, Site, Stream};
 
 /// More ticks than any of these small worlds needs.
 const ENDLESS: usize = 2_000;
+/// When a world begins; not at zero, so that the longest timeout ends past the end of time.
+const BEGINNING: Duration = Duration::from_secs(1);
 
 /// How often each thing happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,12 +72,12 @@ impl World {
         let trouble = [0, 5, 20, 50][stream.below(4)];
         let mut world = Self {
             trouble,
-            machine: Rounds::new(rules.clone(), Duration::ZERO),
-            witness: Witness::new(rules.clone()),
+            machine: Rounds::new(rules.clone(), BEGINNING),
+            witness: Witness::new(rules.clone(), BEGINNING),
             rules,
             stream,
             spoil,
-            now: Duration::ZERO,
+            now: BEGINNING,
             agenda: BTreeMap::new(),
             planned: 0,
             sessions: BTreeMap::new(),
@@ -173,8 +175,7 @@ impl World {
         }
         (self.spoil)(&mut actions);
         let waiting = self.machine.waiting_for();
-        let seen = self.witness.see(self.now, events, &actions, &waiting);
-        seen?;
+        self.witness.see(self.now, events, &actions, &waiting)?;
         let remembered = self.machine.remembered();
         if remembered > self.rules.clients {
             return Err(Violation::Memory(remembered, self.rules.clients));
@@ -182,7 +183,9 @@ impl World {
         if self.stream.below(4) == 0 {
             self.check_progress()?;
         }
-        actions.iter().for_each(|action| self.react(action));
+        for action in &actions {
+            self.react(action);
+        }
         self.said.append(&mut actions);
         Ok(())
     }
@@ -297,7 +300,9 @@ impl World {
     fn interleave(&mut self, events: &[Event]) -> Vec<Event> {
         let mut order: Vec<_> = events.iter().map(owner).collect();
         let mut queues: BTreeMap<_, VecDeque<&Event>> = BTreeMap::new();
-        events.iter().for_each(|event| queues.entry(owner(event)).or_default().push_back(event));
+        for event in events {
+            queues.entry(owner(event)).or_default().push_back(event);
+        }
         self.stream.shuffle(&mut order);
         order.iter().filter_map(|owner| queues.get_mut(owner)?.pop_front()).cloned().collect()
     }
