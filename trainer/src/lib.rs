@@ -25,6 +25,8 @@ pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod server;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 /// The messages and the service of `proto/federation.proto`, generated.

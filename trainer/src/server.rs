@@ -9,6 +9,7 @@
 //! | `engine.rs` | events to the machine, its actions to the half and the clients |
 //! | `saved.rs` | what of a run a checkpoint keeps |
 //! | `farewell.rs` | after the last round: everyone is told |
+//! | `archive.rs` | what clients that lost their state were sent |
 //! | `account.rs` | rounds and clients as the report will have them; payload against its formula |
 
 use std::{
@@ -34,15 +35,20 @@ use crate::{
 
 mod account;
 mod admission;
+mod archive;
 mod engine;
 mod farewell;
 mod saved;
 mod sessions;
+#[cfg(test)]
+mod simulation;
 mod steps;
 
 pub use account::Account;
 pub use admission::{Admission, Announcement, JoinError};
-pub(crate) use engine::{Engine, NON_FINITE_LOSS, Turn};
+#[cfg(test)]
+pub(crate) use engine::Turn;
+pub(crate) use engine::{Engine, NON_FINITE_LOSS};
 pub(crate) use farewell::Farewell;
 pub(crate) use sessions::panic_sentence;
 pub(crate) use steps::Steps;

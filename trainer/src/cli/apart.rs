@@ -103,20 +103,23 @@ pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
 
 fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<(), RunError> {
     let folder = Folder::of(&arguments.out, plan);
-    if folder.finished(plan, arguments.fresh)?.is_some() {
+    let finished = folder.finished(plan, arguments.fresh)?.is_some();
+    if finished {
         say_finished(plan, events);
-        return Ok(());
     }
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime.handle())?;
-    folder.begin(plan, arguments.fresh)?;
+    if !finished {
+        folder.begin(plan, arguments.fresh)?;
+    }
     let keep = Kept::In(folder.path()).of_server(plan, &materials)?;
     let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
     let Served { outcome, parting } = serve(setup, keep, listener, mpsc::channel())?;
     let ended = local::Ended { outcome, clients: Vec::new(), apart: true };
-    let written = write_results(plan, &materials, &folder, &ended);
+    // A run that was finished before is only said again, to clients that were away.
+    let written = if finished { Ok(()) } else { write_results(plan, &materials, &folder, &ended) };
     match &written {
         Ok(()) => parting.tell(),
         Err(error) => parting.tell_failure(&error.to_string()),

@@ -71,21 +71,25 @@ impl<'a> Member<'a> {
         self.take_welcome(&welcome)?;
         dial.held();
         self.events.tell(Event::Connected);
+        let mut answered = None;
         loop {
             let seated = self.seated.as_mut().ok_or(ClientError::Unexpected(Subject::Begin))?;
             let message = seated.half.seat_mut().worker.wait(|| line.receive())?;
             match message.subject {
+                // What comes twice is done once.
+                Subject::Begin | Subject::Exchange if answered == Some((exchange_of(&message), message.attempt)) => {}
                 Subject::Begin | Subject::Exchange => {
+                    answered = Some((exchange_of(&message), message.attempt));
                     let answer = seated.answer(&message, line)?;
                     seated.half.seat_mut().worker.network(|| line.send(answer))?;
                     seated.say_figures(&self.events);
                 }
-                Subject::Finish => return Ok(()),
+                Subject::Finish => return seated.states.conclude(seated.half.as_mut(), &message, line),
                 Subject::Refuse => take_refusal(&message)?,
+                Subject::Welcome => self.take_welcome(&message)?,
+                Subject::StepReply => {}
                 other @ (Subject::Join
-                | Subject::Welcome
                 | Subject::Step
-                | Subject::StepReply
                 | Subject::Upload
                 | Subject::ExchangeReply
                 | Subject::Recall

@@ -70,6 +70,19 @@ impl States {
         Ok(())
     }
 
+    /// Brings the model to where it stands after the client's last round, which `finish` names.
+    pub(super) fn conclude(
+        &mut self,
+        half: &mut dyn ClientHalf,
+        finish: &Message,
+        line: &mut dyn Line,
+    ) -> Result<(), ClientError> {
+        match finish.fields["state"].as_u64() {
+            Some(last) if self.needs.clients_keep_models => self.go_to(last as u32, half, finish, line),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Notes that an exchange is answered; keeps the state that the last one of a round leaves.
     pub(super) fn answered(&mut self, half: &dyn ClientHalf, exchange: Exchange) -> Result<(), ClientError> {
         if !self.needs.clients_keep_state {
@@ -108,7 +121,7 @@ impl States {
         while have < wanted {
             let fields = json!({ "after": have });
             line.send(Message { fields, epoch: ask.epoch, ..Message::new(Subject::Recall, ask.round) })?;
-            let sent = receive_replay(line)?;
+            let sent = receive_replay(line, have)?;
             half.replay(&sent)?;
             have = sent.round;
             self.write(half, have)?;
@@ -134,23 +147,27 @@ impl States {
     }
 }
 
-fn receive_replay(line: &mut dyn Line) -> Result<Message, ClientError> {
-    let message = line.receive()?;
-    match message.subject {
-        Subject::Replay => Ok(message),
-        Subject::Refuse => {
-            let reason = message.fields["reason"].as_str().unwrap_or("it gave no reason").to_owned();
-            Err(ClientError::Refused(reason))
+/// The replay of a round after `have`; one that comes twice is passed over.
+fn receive_replay(line: &mut dyn Line, have: u32) -> Result<Message, ClientError> {
+    loop {
+        let message = line.receive()?;
+        match message.subject {
+            Subject::Replay if message.round > have => return Ok(message),
+            Subject::Replay => {}
+            Subject::Refuse => {
+                let reason = message.fields["reason"].as_str().unwrap_or("it gave no reason").to_owned();
+                return Err(ClientError::Refused(reason));
+            }
+            other @ (Subject::Join
+            | Subject::Welcome
+            | Subject::Begin
+            | Subject::Step
+            | Subject::StepReply
+            | Subject::Upload
+            | Subject::Exchange
+            | Subject::ExchangeReply
+            | Subject::Finish
+            | Subject::Recall) => return Err(ClientError::Unexpected(other)),
         }
-        other @ (Subject::Join
-        | Subject::Welcome
-        | Subject::Begin
-        | Subject::Step
-        | Subject::StepReply
-        | Subject::Upload
-        | Subject::Exchange
-        | Subject::ExchangeReply
-        | Subject::Finish
-        | Subject::Recall) => Err(ClientError::Unexpected(other)),
     }
 }

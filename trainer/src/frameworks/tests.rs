@@ -1,83 +1,26 @@
 //! The frameworks' oracles: whole runs over the real wire on a tiny BERT, against plain training of the same steps.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use fedtune_crds::{
-    load,
-    report::{Direction, PayloadKind},
-};
+use fedtune_crds::report::{Direction, PayloadKind};
 use tch::{Device, Tensor};
 
 use super::{StepSizes, adapter, kd::distillation_loss, payload_kind};
 use crate::{
-    data::{Corpus, Example, Labels, Record, encode},
+    data::{Example, Labels, Record, encode},
     events::Events,
     local::{Recipe, train},
     meter::{Slots, Worker},
     models::{Base, LoadOptions, Model, ModelShape, Part, Precision},
     plan::Plan,
-    random::{Key, Site},
+    random::Key,
     run::{
         RunError,
         local::{Ended, Kept, run},
-        materials::Materials,
     },
     server::ServerError,
+    testing::{materials, plan, records},
 };
-
-/// Two steps a round for two rounds, AdamW, dropout; `framework` and `sets` decide the rest.
-fn plan(framework: &str, sets: &[&str]) -> Plan {
-    let yaml = format!(
-        "
-apiVersion: fedtune.io/v1alpha1
-kind: FederatedFineTune
-metadata: {{name: tiny}}
-spec:
-  framework: {{{framework}}}
-  model: {{source: {{path: tiny-bert}}}}
-  tuning: {{lora: {{rank: 2, alpha: '4', dropout: '0.25', targetModules: [query, value]}}}}
-  data: {{source: {{path: none}}, labels: [a, b, c], public: {{examples: 8}}, evaluation: {{examples: 8}}}}
-  training: {{rounds: 2, localSteps: 2, batchSize: 4, maxSequenceLength: 12, optimizer: {{adamW: {{learningRate: '1e-2'}}}}}}
-  clients: {{groups: [{{name: silo, replicas: 3}}]}}
-"
-    );
-    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-    let resource = load(&yaml, &sets).unwrap_or_else(|error| panic!("{error}"));
-    Plan::of(&resource).unwrap()
-}
-
-/// Records of random tokens, of 3 to 11 tokens each, whose label is that of their first token.
-fn records(count: usize, seed: u64) -> Vec<Record> {
-    let mut stream = Key { seed, ..Key::default() }.stream(Site::Partition);
-    let mut record = || {
-        let tokens: Vec<u32> = (0..3 + stream.below(9)).map(|_| 1 + stream.below(30) as u32).collect();
-        let label = ["a", "b", "c"][tokens[0] as usize % 3];
-        Record { tokens, label: Some(label.to_owned()) }
-    };
-    (0..count).map(|_| record()).collect()
-}
-
-fn materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiny-bert");
-    let base = Base::load(&folder, LoadOptions { precision: Precision::F32, device: Device::Cpu }).unwrap();
-    Materials {
-        base,
-        lora: plan.lora.clone(),
-        pad_id: 0,
-        corpus: Corpus {
-            clients,
-            public: records(8, 1000),
-            evaluation: records(8, 2000),
-            label_order: plan.data.labels.clone(),
-            data_hash: String::new(),
-            partition_hash: String::new(),
-        },
-        tokenizer_hash: String::new(),
-        run_hash: "tiny".to_owned(),
-        model_name: "tiny".to_owned(),
-        device_words: "CPU (F32)".to_owned(),
-    }
-}
 
 /// A run with clients of 10, 11, 12, ... examples.
 fn run_with_unequal_clients(plan: &Plan) -> Ended {

@@ -11,7 +11,7 @@ use fedtune_crds::report::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Announcement, JoinError, ServerError};
+use super::{Announcement, JoinError, ServerError, archive::Completed};
 use crate::{
     data::{Labels, LocalWork},
     evaluate::Evaluation,
@@ -43,6 +43,7 @@ pub struct Account {
 pub(super) struct Book {
     labels: Vec<String>,
     members: BTreeMap<Client, Member>,
+    completed: Completed,
     /// Rounds that are over.
     rounds: Vec<RoundReport>,
     last: Option<Evaluation>,
@@ -57,8 +58,6 @@ struct Member {
     earlier: Meter,
     /// The last figures of the process that speaks for it now: its meter counts from its own start.
     figures: Figures,
-    /// Rounds that it answered to the end, ascending.
-    completed: Vec<u32>,
 }
 
 impl Member {
@@ -151,15 +150,9 @@ impl Account {
         clients.iter().map(|client| (*client, examples(client))).collect()
     }
 
-    /// The last round that this client answered to the end; 0 for none.
-    pub(super) fn last_completed(&self, client: Client) -> u32 {
-        self.book.members.get(&client).and_then(|member| member.completed.last()).copied().unwrap_or(0)
-    }
-
-    /// The first round after `round` that this client answered to the end.
-    pub(super) fn completed_after(&self, client: Client, round: u32) -> Option<u32> {
-        let completed = &self.book.members.get(&client)?.completed;
-        completed.get(completed.partition_point(|done| *done <= round)).copied()
+    /// Rounds that each client answered to the end.
+    pub(super) fn completed(&self) -> &Completed {
+        &self.book.completed
     }
 
     /// Opens a round; false where it is open already.
@@ -225,7 +218,7 @@ impl Account {
     /// Notes who answered the round to the end.
     pub(super) fn complete(&mut self, close: &RoundClose) {
         for client in &close.answered {
-            self.book.members.entry(*client).or_default().completed.push(close.exchange.round);
+            self.book.completed.entry(*client).or_default().push(close.exchange.round);
         }
     }
 

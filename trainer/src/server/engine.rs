@@ -14,8 +14,8 @@ use std::{
 };
 
 use super::{
-    Account, Door, Farewell, Inbox, Outcome, Refusal, ServerError, ServerSetup, account::RoundClose, panic_sentence,
-    refusal_message, saved::Saved,
+    Account, Door, Farewell, Inbox, Outcome, Refusal, ServerError, ServerSetup, account::RoundClose, archive::Archive,
+    panic_sentence, refusal_message, saved::Saved,
 };
 use crate::{
     checkpoint::{Keep, Snapshot},
@@ -103,11 +103,13 @@ impl<'a> Engine<'a> {
     pub(super) fn run(mut self, door: &dyn Door, inbox: &Receiver<Inbox>) -> Result<(Outcome, Farewell), ServerError> {
         let driven = catch_unwind(AssertUnwindSafe(|| self.drive(door, inbox)));
         let driven = driven.unwrap_or_else(|panic| Err(ServerError::Panic(panic_sentence(panic.as_ref()))));
-        let ended = driven.and_then(|()| self.end());
-        if let Err(error) = &ended {
-            self.tell_failure(error, door);
+        match driven {
+            Ok(()) => self.end(),
+            Err(error) => {
+                self.tell_failure(&error, door);
+                Err(error)
+            }
         }
-        ended
     }
 
     fn drive(&mut self, door: &dyn Door, inbox: &Receiver<Inbox>) -> Result<(), ServerError> {
@@ -148,15 +150,16 @@ impl<'a> Engine<'a> {
     }
 
     /// What the run left behind, and whom to tell.
-    pub(crate) fn end(&mut self) -> Result<(Outcome, Farewell), ServerError> {
+    pub(crate) fn end(mut self) -> Result<(Outcome, Farewell), ServerError> {
         let early = || ServerError::Panic("the run ended before the labels were frozen".to_owned());
         let (welcome, members) = (self.welcome_message()?, self.account.members().map(|(client, _)| client).collect());
         let finish = self.address(Message::new(Subject::Finish, self.setup.plan.rules.rounds));
         let Running { half, labels, .. } = self.running.take().ok_or_else(early)?;
-        let account = std::mem::replace(&mut self.account, Account::new(self.setup.plan));
-        let (ledger, uid) = (self.setup.ledger.clone(), self.setup.uid.clone());
+        let completed = self.account.completed().clone();
+        let (account, ledger, uid) = (self.account, self.setup.ledger, self.setup.uid);
         let outcome = Outcome { account, labels: labels.as_slice().to_vec(), half, ledger, uid };
-        Ok((outcome, Farewell::new(welcome, finish, members)))
+        let archive = Archive::new(completed, self.keep);
+        Ok((outcome, Farewell::new(welcome, finish, archive, members)))
     }
 
     /// A stop may be followed by a start, after which clients come back; any other end is final.

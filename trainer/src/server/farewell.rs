@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Door, Inbox, Refusal, refusal_message};
+use super::{Door, Inbox, Refusal, archive::Archive, refusal_message};
 use crate::{
     refusal::RefusalReason,
     rounds::Client,
@@ -16,18 +16,24 @@ pub(crate) struct Farewell {
     /// What a client that joins now is told first.
     welcome: Message,
     finish: Message,
+    archive: Archive,
     missing: BTreeSet<Client>,
 }
 
 impl Farewell {
-    /// A farewell to these clients.
-    pub(super) fn new(welcome: Message, finish: Message, clients: BTreeSet<Client>) -> Self {
-        Self { welcome, finish, missing: clients }
+    /// A farewell to these clients; `archive` brings those that lost their state to where they were.
+    pub(super) fn new(welcome: Message, finish: Message, archive: Archive, clients: BTreeSet<Client>) -> Self {
+        Self { welcome, finish, archive, missing: clients }
     }
 
     /// Tells everyone who is connected.
     pub(crate) fn begin(&self, door: &dyn Door) {
-        self.missing.iter().for_each(|client| door.send(*client, self.finish.clone()));
+        self.missing.iter().for_each(|client| door.send(*client, self.finish_of(*client)));
+    }
+
+    fn finish_of(&self, client: Client) -> Message {
+        let fields = serde_json::json!({ "state": self.archive.last_completed(client) });
+        Message { fields, ..self.finish.clone() }
     }
 
     /// Takes what a client says meanwhile.
@@ -35,7 +41,13 @@ impl Farewell {
         match inbox {
             Inbox::Joined(client, _) => {
                 door.send(client, self.welcome.clone());
-                door.send(client, self.finish.clone());
+                door.send(client, self.finish_of(client));
+            }
+            Inbox::Message(client, message, _) if message.subject == Subject::Recall => {
+                match self.archive.replay(client, &message) {
+                    Ok(replay) => door.send(client, Message { epoch: self.finish.epoch, ..replay }),
+                    Err(error) => door.send(client, refusal_message(&Refusal::of(&error), true)),
+                }
             }
             Inbox::Message(client, message, _) if message.subject == Subject::Finish => {
                 self.missing.remove(&client);

@@ -69,6 +69,12 @@ impl Decoder {
         Self { run: run.into(), limits: SharedLimits::new(limits), unfinished: None }
     }
 
+    /// For messages within limits that someone else may change.
+    #[cfg(test)]
+    pub(crate) fn within(run: &str, limits: SharedLimits) -> Self {
+        Self { run: run.to_owned(), limits, unfinished: None }
+    }
+
     /// The limits of the next messages, to be changed once it is known who sends them.
     pub fn limits(&self) -> SharedLimits {
         self.limits.clone()

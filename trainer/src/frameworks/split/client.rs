@@ -12,7 +12,7 @@ use crate::{
     models::Part,
     optimizer::Optimizer,
     random::Key,
-    wire::{Line, Message, Subject, WireTensor},
+    wire::{Line, LinkError, Message, Subject, WireTensor},
 };
 
 pub(super) struct SplitClient {
@@ -85,7 +85,7 @@ impl SplitClient {
         })?;
         let step = Message { subject: Subject::Step, step: key.step, ..answer(ask) };
         worker.network(|| line.send(Message { tensors: tensors_up, ..step }))?;
-        let reply = worker.wait(|| line.receive())?;
+        let reply = worker.wait(|| receive_reply(line, ask, key.step))?;
         let (gradient, loss) = worker.encode(|| self.split.read_reply(&reply, key.step, &hidden))?;
         check_loss(loss, key, &worker.name)?;
 
@@ -101,6 +101,24 @@ impl SplitClient {
         });
         count_step(&batch, model, Part::Front(cut), recipe, worker);
         Ok(loss)
+    }
+}
+
+/// The next message that is neither the refusal of a single message, which is only said (a server that will not go on
+/// ends the session), nor something that came twice: the question itself, or the reply to a step that is over.
+fn receive_reply(line: &mut dyn Line, ask: &Message, step: u32) -> Result<Message, LinkError> {
+    loop {
+        let message = line.receive()?;
+        let passing = message.subject == Subject::Refuse && message.fields["final"].as_bool() == Some(false);
+        let over = message.subject == Subject::StepReply && (message.attempt, message.step) < (ask.attempt, step);
+        let again = message.subject == ask.subject && (message.round, message.attempt) == (ask.round, ask.attempt);
+        if !passing && !over && !again {
+            return Ok(message);
+        }
+        if passing {
+            let reason = message.fields["reason"].as_str().unwrap_or("it gave no reason");
+            tracing::warn!(reason, "the server refused what this client sent, and goes on");
+        }
     }
 }
 

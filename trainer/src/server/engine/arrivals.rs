@@ -8,7 +8,9 @@ use crate::{
     events::Event as Progress,
     frameworks::{Figures, FrameworkError, exchange_of},
     rounds::{Client, Event, Exchange},
-    server::{Announcement, Door, Inbox, JoinError, Refusal, ServerError, refusal_message, steps::not_open},
+    server::{
+        Announcement, Door, Inbox, JoinError, Refusal, ServerError, archive::replay, refusal_message, steps::not_open,
+    },
     wire::{Message, Subject},
 };
 
@@ -27,7 +29,7 @@ impl Engine<'_> {
             Inbox::StepRefused(client, error) => self.refuse_work(client, error, door),
             Inbox::Refused(client, error) => {
                 self.note_refusal(client, &Refusal::of(&error));
-                Ok(Vec::new())
+                Ok(vec![Event::GaveUp(client)])
             }
             Inbox::Stop(error) => Err(error),
         }
@@ -64,9 +66,9 @@ impl Engine<'_> {
         }
         match message.subject {
             Subject::Upload | Subject::ExchangeReply => self.take_answer(client, message, door),
-            Subject::Recall => match self.replay(client, message) {
+            Subject::Recall => match replay(self.account.completed(), self.keep.as_ref(), client, message) {
                 Ok(replay) => {
-                    door.send(client, replay);
+                    door.send(client, self.address(replay));
                     Ok(Vec::new())
                 }
                 Err(error) => Ok(self.refuse_message(client, message, error, door)),
@@ -135,17 +137,6 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// What the client was sent in the first round that it did after the one it still has.
-    fn replay(&self, client: Client, recall: &Message) -> Result<Message, FrameworkError> {
-        let wrong = |error: String| FrameworkError::Fields { subject: Subject::Recall, error };
-        let after = recall.fields["after"].as_u64().ok_or_else(|| wrong("after is no round".to_owned()))?;
-        let round = self.account.completed_after(client, after as u32);
-        let round = round.ok_or_else(|| wrong(format!("{} did no round after {after}", self.id(client))))?;
-        let kept = self.keep.broadcast(round).map_err(|error| wrong(error.to_string()))?;
-        let kept = kept.ok_or_else(|| wrong(format!("what was sent in round {round} is not kept any more")))?;
-        Ok(self.address(Message { tensors: kept.tensors, ..Message::new(Subject::Replay, round) }))
-    }
-
     /// Work that is refused takes the client out of the open exchange; a loss that is no number ends the run.
     fn refuse_work(
         &mut self,
@@ -156,7 +147,22 @@ impl Engine<'_> {
         if matches!(error, FrameworkError::Train(_)) {
             return Err(error.into());
         }
-        let stale = matches!(error, FrameworkError::NotOpen { .. } | FrameworkError::StaleEpoch { .. });
+        let stale = match &error {
+            FrameworkError::NotOpen { .. } | FrameworkError::StaleEpoch { .. } => true,
+            // What comes twice has been taken once.
+            FrameworkError::OutOfOrder { got, expected, .. } => got < expected,
+            FrameworkError::Train(_)
+            | FrameworkError::Link(_)
+            | FrameworkError::Wire(_)
+            | FrameworkError::Torch(_)
+            | FrameworkError::Count { .. }
+            | FrameworkError::Tensor { .. }
+            | FrameworkError::NotFinite { .. }
+            | FrameworkError::Range { .. }
+            | FrameworkError::Fields { .. }
+            | FrameworkError::Refused { .. }
+            | FrameworkError::Unexpected { .. } => false,
+        };
         self.refuse(client, &error, door);
         if stale {
             return Ok(Vec::new());

@@ -17,6 +17,7 @@ use crate::{
     server::{
         Door, ServerError, ServerSetup, Steps,
         account::{RoundClose, check_payload},
+        archive::last_completed,
         saved::Saved,
     },
     wire::{Limits, Message, Subject},
@@ -112,7 +113,7 @@ impl Engine<'_> {
         };
         self.attempts.insert(client, (exchange, attempt));
         let keeps_state = self.setup.plan.framework.needs().clients_keep_state;
-        let state = self.account.last_completed(client);
+        let state = last_completed(self.account.completed(), client);
         let (epoch, id) = (self.keep.epoch(), self.id(client));
         let half = &mut self.running()?.half;
         let mut ask = Message { epoch, attempt, ..half.ask(client, exchange)? };
