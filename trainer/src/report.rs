@@ -4,7 +4,7 @@
 mod charts;
 mod csv;
 mod files;
-pub(crate) use files::write_whole;
+pub(crate) use files::{write_private, write_whole};
 mod html;
 mod measures;
 mod table;

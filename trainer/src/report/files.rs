@@ -7,9 +7,18 @@ use tempfile::Builder;
 
 /// Writes `content` to `path` by way of a temporary file beside it: written, synced, renamed.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    write(readable_by_all(Builder::new().prefix(".fedtune-")), path, content)
+}
+
+/// As [`write_whole`], for what nobody but its owner may read.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    write(Builder::new().prefix(".fedtune-"), path, content)
+}
+
+fn write(builder: &mut Builder<'_, '_>, path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut file = readable_by_all(Builder::new().prefix(".fedtune-")).tempfile_in(folder)?;
+    let mut file = builder.tempfile_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -42,6 +51,17 @@ mod tests {
         write_whole(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        write_whole(&path, b"public").unwrap();
+        write_private(&path, b"secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

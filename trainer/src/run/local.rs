@@ -43,7 +43,7 @@ pub fn run(plan: &Plan, materials: &Materials, events: &Events) -> Result<Ended,
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = Listener::bind(address, terms.clone(), runtime.handle())?;
     let url = format!("http://{}", listener.local_addr());
-    let options = ConnectOptions { terms, patience: PATIENCE, runtime: runtime.handle().clone() };
+    let options = ConnectOptions { terms, identity: None, patience: PATIENCE, runtime: runtime.handle().clone() };
     let slots = Slots::of_this_machine(plan.threads);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {

@@ -53,7 +53,7 @@ fn frame(plan: &Plan, materials: &Materials, phase: RunPhase, stop_reason: &str)
     RunReport {
         schema_version: SCHEMA_VERSION,
         name: plan.name.clone(),
-        uid: uid(plan),
+        uid: plan.uid.clone().unwrap_or_else(|| uid(plan)),
         run_hash: materials.run_hash.clone(),
         experiment: plan.experiment.clone(),
         framework: plan.framework.name(),

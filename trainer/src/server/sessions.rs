@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::ServerError;
 use crate::{
     frameworks::{FrameworkError, Stepper},
-    plan::Plan,
+    identity::PeerIdentity,
+    plan::{ClientId, Plan},
     rounds::Client,
     wire::{
         Ledger, LinkReceiver, LinkSender, Message, Subject,
@@ -71,8 +72,8 @@ impl Door {
     pub(super) fn open(listener: Listener, plan: &Plan, ledger: &Ledger, inbox: mpsc::Sender<Inbox>) -> Self {
         let sessions = Sessions::default();
         let (closing, closed) = mpsc::channel();
-        let clients = plan.clients.iter().map(ToString::to_string).collect();
-        let porter = Porter { clients, ledger: ledger.clone(), inbox, sessions: Arc::clone(&sessions) };
+        let (run, clients) = (plan.run().to_owned(), plan.clients.clone());
+        let porter = Porter { run, clients, ledger: ledger.clone(), inbox, sessions: Arc::clone(&sessions) };
         let listener = thread::spawn(move || porter.work(listener, &closed));
         Self { sessions, listener, closing }
     }
@@ -110,7 +111,8 @@ impl Door {
 
 /// The thread that lets clients in.
 struct Porter {
-    clients: Vec<String>,
+    run: String,
+    clients: Vec<ClientId>,
     ledger: Ledger,
     inbox: mpsc::Sender<Inbox>,
     sessions: Sessions,
@@ -128,8 +130,8 @@ impl Porter {
     }
 
     fn receive(&self, arrival: Arrival) {
-        let Arrival { join, link, .. } = arrival;
-        match self.check(&join) {
+        let Arrival { join, link, peer, .. } = arrival;
+        match self.check(&join, &peer) {
             Ok((client, announcement)) => {
                 let mut link = link;
                 link.count_into(&self.ledger, &announcement.client);
@@ -145,13 +147,16 @@ impl Porter {
     }
 
     /// The client's ordinal, or why it may not join.
-    fn check(&self, join: &Message) -> Result<(Client, Announcement), String> {
+    fn check(&self, join: &Message, peer: &PeerIdentity) -> Result<(Client, Announcement), String> {
         let announcement: Announcement =
             serde_json::from_value(join.fields.clone()).map_err(|error| format!("a join cannot be read: {error}"))?;
         let id = &announcement.client;
-        let Some(client) = self.clients.iter().position(|known| known == id) else {
-            return Err(format!("client {id} is not of this run, whose clients are {}", self.clients.join(", ")));
+        let Some(client) = self.clients.iter().position(|known| known.to_string() == *id) else {
+            let all: Vec<String> = self.clients.iter().map(ToString::to_string).collect();
+            return Err(format!("client {id} is not of this run, whose clients are {}", all.join(", ")));
         };
+        let allowed = peer.may_speak_for(&self.run, &self.clients[client].group);
+        allowed.map_err(|foreign| format!("client {id} is not let in: {foreign}"))?;
         if lock(&self.sessions).contains_key(&client) {
             return Err(format!("client {id} is connected already"));
         }
@@ -261,4 +266,41 @@ pub(super) fn refusal(reason: &str) -> Message {
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Name;
+
+    fn porter(inbox: mpsc::Sender<Inbox>) -> Porter {
+        let clients = ["silo-a", "silo-b"].map(|group| ClientId { group: group.to_owned(), index: 0 }).to_vec();
+        Porter { run: "mail".to_owned(), clients, ledger: Ledger::new(), inbox, sessions: Sessions::default() }
+    }
+
+    fn join(client: &str) -> Message {
+        let fields = serde_json::json!({ "client": client, "examples": 3, "labels": {} });
+        Message { fields, ..Message::new(Subject::Join, 0) }
+    }
+
+    fn silo(run: &str, group: &str) -> PeerIdentity {
+        PeerIdentity::Certified(Name::Group { run: run.to_owned(), group: group.to_owned() })
+    }
+
+    #[test]
+    fn a_client_is_let_in_only_by_a_certificate_of_its_group_and_run() {
+        let porter = porter(mpsc::channel().0);
+        let check = |id: &str, peer: &PeerIdentity| porter.check(&join(id), peer).map(|(client, _)| client);
+        assert_eq!(check("silo-b/0", &silo("mail", "silo-b")), Ok(1));
+        assert_eq!(check("silo-b/0", &PeerIdentity::Plain), Ok(1));
+        assert_eq!(
+            check("silo-b/0", &silo("mail", "silo-a")).unwrap_err(),
+            "client silo-b/0 is not let in: the certificate is for group silo-a, and may not speak for a client of \
+             group silo-b"
+        );
+        assert_eq!(
+            check("silo-b/0", &silo("post", "silo-b")).unwrap_err(),
+            "client silo-b/0 is not let in: the certificate is for run post, and this is run mail"
+        );
+    }
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{Decoder, Ledger, Limits, Message, WireError, encode, traffic::Traffic};
+use super::{Decoder, Ledger, Limits, Message, WireError, connection::Peer, encode, guard::Guard, traffic::Traffic};
 use crate::protocol::Frame;
 
 /// Frames on their way between a model thread and the network, each way; a sender that is ahead waits.
@@ -49,6 +49,8 @@ pub(super) type FrameOrEnd = Result<Frame, Status>;
 pub struct Link {
     sender: LinkSender,
     receiver: LinkReceiver,
+    /// A server's: what lets the connection stay.
+    guard: Option<Arc<Guard>>,
 }
 
 /// The half of a [`Link`] that sends, for a thread of its own.
@@ -89,7 +91,7 @@ impl Link {
         let weak = outgoing.downgrade();
         let receiver =
             LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), meter: None };
-        Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver }
+        Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver, guard: None }
     }
 
     /// Two links that are each other's other side, without a network between them.
@@ -100,8 +102,10 @@ impl Link {
         (first, Self::new(terms, to_first, from_first, runtime.clone()))
     }
 
-    pub(super) fn with_traffic(mut self, traffic: Arc<Traffic>) -> Self {
-        self.receiver.traffic = traffic;
+    /// The link of a session on a connection with this peer.
+    pub(super) fn with_peer(mut self, peer: &Peer) -> Self {
+        self.receiver.traffic = Arc::clone(&peer.traffic);
+        self.guard = Some(Arc::clone(&peer.guard));
         self
     }
 
@@ -109,8 +113,12 @@ impl Link {
         self.receiver.decoder.set_limits(limits);
     }
 
-    /// Server: from here on, counts this session's bytes in `ledger` as those of `client` (`group/index`).
+    /// Server: takes the session for that of `client` (`group/index`). From here on its bytes count in `ledger`, and
+    /// its connection is no longer one of those that may be turned away.
     pub fn count_into(&mut self, ledger: &Ledger, client: &str) {
+        if let Some(guard) = &self.guard {
+            guard.admit();
+        }
         ledger.add_connection(client, Arc::clone(&self.receiver.traffic));
         let meter = Meter { ledger: ledger.clone(), client: client.to_owned() };
         self.receiver.meter = Some(meter.clone());
