@@ -11,7 +11,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     runtime::Handle,
     sync::{
         mpsc::{self, Receiver, Sender},
@@ -44,6 +44,9 @@ const JOIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Connections held on which nobody has joined yet; more are closed at once.
 const STRANGERS: usize = 256;
+
+/// Connections that the system holds until they are accepted.
+const BACKLOG: u32 = 1024;
 
 /// HTTP/2 streams of a connection: its session, and one more to be told that there is only one.
 const STREAMS: u32 = 2;
@@ -111,7 +114,7 @@ impl Listener {
     /// Listens on `address` (port 0: any free one) for clients of one run.
     pub fn bind(address: SocketAddr, options: impl Into<ListenOptions>, runtime: &Handle) -> Result<Self, ListenError> {
         let ListenOptions { terms, identity, join_within, strangers } = options.into();
-        let listener = runtime.block_on(TcpListener::bind(address)).map_err(|reason| match reason.kind() {
+        let listener = runtime.block_on(async { listen(address) }).map_err(|reason| match reason.kind() {
             io::ErrorKind::AddrInUse => ListenError::Taken { address },
             _ => ListenError::Io { address, reason },
         })?;
@@ -150,6 +153,15 @@ impl Listener {
             serving.abort();
         }
     }
+}
+
+/// Listens with room for a crowd: a connection that finds the queue full is only tried again after a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As `TcpListener::bind` does: a port that was left a moment ago is free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn serve(
