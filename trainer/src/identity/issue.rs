@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use fedtune_crds::hex;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType, SerialNumber,
@@ -150,8 +151,4 @@ fn serial(key: &KeyPair, validity: Validity) -> SerialNumber {
     // A serial number is positive, and of one length here.
     number[0] = number[0] & 0x7f | 0x40;
     SerialNumber::from(number)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -48,8 +48,8 @@ pub(super) async fn dial(
     port: u16,
     identity: Option<&Identity>,
 ) -> Result<(Dialled, Verdict), NoConnection> {
-    let stream = TcpStream::connect((host, port)).await.map_err(absent)?;
-    stream.set_nodelay(true).map_err(absent)?;
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| absent(&error))?;
+    stream.set_nodelay(true).map_err(|error| absent(&error))?;
     let verdict = Verdict::default();
     let stream: Box<dyn Duplex> = match identity {
         None => Box::new(stream),
@@ -66,11 +66,11 @@ async fn shake_hands(stream: TcpStream, host: &str, identity: &Identity) -> Resu
         .map_err(|_| NoConnection::Distrusted(format!("{host:?} is no name that a certificate could have")))?;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| match of_handshake(&error) {
         Some(sentence) => NoConnection::Distrusted(sentence),
-        None => absent(error),
+        None => absent(&error),
     })
 }
 
-fn absent(error: io::Error) -> NoConnection {
+fn absent(error: &io::Error) -> NoConnection {
     NoConnection::Absent(error.to_string())
 }
 

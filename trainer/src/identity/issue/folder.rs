@@ -82,7 +82,7 @@ fn authority(folder: &Path, run: &str, now: SystemTime) -> Result<(Authority, bo
     let refused = |reason: String| IssueError::Authority { cert: cert.clone(), key: key_file.clone(), reason };
     let pem = fs::read_to_string(&cert).map_err(|reason| IssueError::File { path: cert.clone(), reason })?;
     let pair = read_key(&key_file)?.ok_or_else(|| refused("the key is not there".to_owned()))?;
-    papers::check_authority(&pem, &pair.public_key_raw(), now).map_err(|error| match error {
+    papers::check_authority(&pem, pair.public_key_raw(), now).map_err(|error| match error {
         PapersError::Expired { date, .. } => IssueError::Expired { path: cert.clone(), date },
         other => refused(other.to_string()),
     })?;
