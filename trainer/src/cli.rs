@@ -17,7 +17,9 @@ use crate::{
 };
 
 mod apart;
+mod certs;
 pub mod environment;
+mod identity;
 mod report;
 mod run;
 mod specs;
@@ -58,6 +60,8 @@ pub enum Command {
     Client(apart::ClientArgs),
     /// Compares results that are there already.
     Report(report::ReportArgs),
+    /// Makes a CA, certificates and join bundles for a run, or renews them.
+    Certs(certs::CertsArgs),
 }
 
 /// Arguments that every command which reads specs has.
@@ -80,6 +84,7 @@ pub fn run(cli: &Cli) -> ExitCode {
             Command::Server(arguments) => apart::server(arguments, &events),
             Command::Client(arguments) => apart::client(arguments, &events),
             Command::Report(arguments) => report::report(arguments),
+            Command::Certs(arguments) => certs::certs(arguments),
         },
     };
     ExitCode::from(code)

@@ -3,6 +3,7 @@
 //!
 //! | file | one thing |
 //! |---|---|
+//! | `dialer.rs` | the way to the server, again and again |
 //! | `member.rs` | the client across sessions: its half, what it does with each message |
 //! | `states.rs` | the round states of a model that goes on from round to round: kept, gone back to, made again |
 
@@ -27,6 +28,7 @@ use crate::{
     wire::{Line, LinkError, Message, Subject, WireError, client::ConnectError},
 };
 
+pub mod dialer;
 mod member;
 mod states;
 

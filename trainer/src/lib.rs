@@ -12,6 +12,7 @@ pub mod events;
 pub mod export;
 pub mod flops;
 pub mod frameworks;
+pub mod identity;
 pub mod local;
 pub mod logs;
 pub mod meter;

@@ -24,6 +24,8 @@ mod unsupported;
 pub struct Plan {
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.uid`, which a run on a cluster has.
+    pub uid: Option<String>,
     /// `spec.experiment`.
     pub experiment: String,
     /// `spec.attempt`.
@@ -113,6 +115,7 @@ impl Plan {
         let needs = framework.needs();
         Ok(Self {
             name: resource.metadata.name.clone().unwrap_or_default(),
+            uid: resource.metadata.uid.clone(),
             experiment: spec.experiment.clone(),
             attempt: spec.attempt,
             seed: spec.seed,
@@ -141,6 +144,11 @@ impl Plan {
             spec_hash: spec_hash(spec),
             framework,
         })
+    }
+
+    /// What certificates call the run: its uid where it has one, else its name.
+    pub fn run(&self) -> &str {
+        self.uid.as_deref().unwrap_or(&self.name)
     }
 
     /// How everyone trains, now that the labels and the tokenizer are known.

@@ -8,11 +8,14 @@
 //!    Link (model thread)         server::Listener <=> client::connect           Link (model thread)
 //! ```
 
+mod accept;
 pub mod client;
+mod connection;
 mod decode;
-pub mod dial;
+mod dial;
 mod encode;
 mod error;
+mod guard;
 mod ledger;
 mod link;
 mod message;

@@ -3,7 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::mpsc,
     time::Duration,
 };
@@ -11,11 +11,13 @@ use std::{
 use clap::Args;
 use tonic::transport::Uri;
 
-use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, specs};
+use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, identity::IdentityArgs, specs};
 use crate::{
+    client::dialer::Dialer,
     client::work,
     data::Scope,
     events::Events,
+    identity::{Bundle, Identity},
     meter::Slots,
     plan::Plan,
     report,
@@ -27,7 +29,11 @@ use crate::{
         say_finished, summary,
     },
     server::{Served, serve},
-    wire::{self, client::ConnectOptions, dial::Dialer, server::Listener},
+    wire::{
+        self,
+        client::{ConnectOptions, check_url},
+        server::{ListenOptions, Listener},
+    },
 };
 
 /// Arguments of `fedtune server`.
@@ -45,9 +51,8 @@ pub struct ServerArgs {
     /// Starts anew where results are there already.
     #[arg(long)]
     fresh: bool,
-    /// Speaks plain text with other machines: anyone on the way can read and change what is sent.
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    identity: IdentityArgs,
     #[command(flatten)]
     spec: SpecArgs,
 }
@@ -61,9 +66,12 @@ pub struct ClientArgs {
     /// Which client this is.
     #[arg(long, value_name = "GROUP/INDEX")]
     client: String,
-    /// The server's address, as in `http://127.0.0.1:7443`.
-    #[arg(long, value_name = "URL")]
-    server: String,
+    /// The server's address, as in `https://127.0.0.1:7443`, or `http://` for plain text; a join bundle has one.
+    #[arg(long, value_name = "URL", required_unless_present = "join")]
+    server: Option<String>,
+    /// All that a client of one group needs, in one file, as `fedtune certs` makes it.
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["tls_cert", "insecure"])]
+    join: Option<PathBuf>,
     /// Where a framework leaves each client a model of its own (localOnly), it is written to a folder of the run's name
     /// in here.
     #[arg(long, value_name = "DIR", default_value = "out")]
@@ -76,32 +84,35 @@ pub struct ClientArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600,
         value_parser = clap::value_parser!(u64).range(..=86_400))]
     patience: u64,
-    /// Speaks plain text with other machines: anyone on the way can read and change what is sent.
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    identity: IdentityArgs,
     #[command(flatten)]
     spec: SpecArgs,
 }
 
 /// Runs the server until the run is over.
 pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
-    if !arguments.insecure && !arguments.listen.ip().is_loopback() {
-        let address = arguments.listen;
-        return complain(
-            format!(
-                "{address} is reached by other machines and this version speaks plain text; add --insecure to accept that, or listen on 127.0.0.1"
-            ),
-            CONFIGURATION,
-        );
+    match settle_server(arguments) {
+        Ok((plan, identity)) => finish(run_server(arguments, &plan, identity, events)),
+        Err(sentence) => complain(sentence, CONFIGURATION),
     }
-    let plan = match one_plan(&arguments.file, &arguments.spec.sets) {
-        Ok(plan) => plan,
-        Err(sentence) => return complain(sentence, CONFIGURATION),
-    };
-    finish(run_server(arguments, &plan, events))
 }
 
-fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<(), RunError> {
+/// The plan and the server's identity, or what in the arguments is wrong.
+fn settle_server(arguments: &ServerArgs) -> Result<(Plan, Option<Identity>), String> {
+    let mut plan = specs::one_plan(&arguments.file, &arguments.spec.sets)?;
+    arguments.identity.name_run(&mut plan);
+    let address = arguments.listen;
+    let identity = arguments.identity.of_server(&plan, address.ip().is_loopback(), &address.to_string())?;
+    Ok((plan, identity))
+}
+
+fn run_server(
+    arguments: &ServerArgs,
+    plan: &Plan,
+    identity: Option<Identity>,
+    events: &Events,
+) -> Result<(), RunError> {
     let folder = Folder::of(&arguments.out, plan);
     let finished = folder.finished(plan, arguments.fresh)?.is_some();
     if finished {
@@ -110,7 +121,8 @@ fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<()
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
-    let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime.handle())?;
+    let options = ListenOptions { identity, ..local::terms(&materials.run_hash).into() };
+    let listener = Listener::bind(arguments.listen, options, runtime.handle())?;
     if !finished {
         folder.begin(plan, arguments.fresh)?;
     }
@@ -137,30 +149,47 @@ fn write_results(plan: &Plan, materials: &Materials, folder: &Folder, ended: &lo
 
 /// Runs one client until the run is over.
 pub(super) fn client(arguments: &ClientArgs, events: &Events) -> u8 {
-    if !arguments.insecure && !is_loopback(&arguments.server) {
-        let url = &arguments.server;
-        return complain(
-            format!("{url} is another machine and this version speaks plain text; add --insecure to accept that"),
-            CONFIGURATION,
-        );
+    match settle_client(arguments) {
+        Ok((plan, seat)) => finish(run_client(arguments, &plan, seat, events)),
+        Err(sentence) => complain(sentence, CONFIGURATION),
     }
-    let plan = match one_plan(&arguments.file, &arguments.spec.sets) {
-        Ok(plan) => plan,
-        Err(sentence) => return complain(sentence, CONFIGURATION),
-    };
-    let Some(ordinal) = plan.ordinal(&arguments.client) else {
-        let all: Vec<String> = plan.clients.iter().map(ToString::to_string).collect();
-        let sentence = format!("--client {} is not of this run; its clients are {}", arguments.client, all.join(", "));
-        return complain(sentence, CONFIGURATION);
-    };
-    finish(run_client(arguments, &plan, ordinal, events))
 }
 
-fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Events) -> Result<(), RunError> {
+/// Which client this is, and how it comes to its server.
+struct Seat {
+    ordinal: usize,
+    server: String,
+    identity: Option<Identity>,
+}
+
+/// The plan and the client's place in it, or what in the arguments is wrong.
+fn settle_client(arguments: &ClientArgs) -> Result<(Plan, Seat), String> {
+    let mut plan = specs::one_plan(&arguments.file, &arguments.spec.sets)?;
+    arguments.identity.name_run(&mut plan);
+    let Some(ordinal) = plan.ordinal(&arguments.client) else {
+        let all: Vec<String> = plan.clients.iter().map(ToString::to_string).collect();
+        return Err(format!("--client {} is not of this run; its clients are {}", arguments.client, all.join(", ")));
+    };
+    let bundle = arguments.join.as_deref().map(Bundle::read).transpose().map_err(|error| error.to_string())?;
+    if let (Some(bundle), None) = (&bundle, arguments.identity.run_uid()) {
+        plan.uid = Some(bundle.run.clone());
+    }
+    let server = arguments.server.clone().or_else(|| bundle.map(|bundle| bundle.server));
+    let server = server.ok_or("there is neither --server nor --join")?;
+    let group = &plan.clients[ordinal].group;
+    let identity =
+        arguments.identity.of_client(&plan, group, arguments.join.as_deref(), is_loopback(&server), &server)?;
+    check_url(&server, identity.is_some()).map_err(|error| error.to_string())?;
+    Ok((plan, Seat { ordinal, server, identity }))
+}
+
+fn run_client(arguments: &ClientArgs, plan: &Plan, seat: Seat, events: &Events) -> Result<(), RunError> {
+    let Seat { ordinal, server, identity } = seat;
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, Scope::Client(ordinal))?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let options = ConnectOptions {
         terms: local::terms(&materials.run_hash),
+        identity,
         patience: Duration::from_secs(arguments.patience),
         runtime: runtime.handle().clone(),
     };
@@ -168,7 +197,7 @@ fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Even
     let folder = Folder::of(&arguments.out, plan);
     let state = arguments.state.as_deref().unwrap_or(folder.path());
     let setup = local::client_setup(plan, &materials, Kept::In(state), ordinal, &slots, events)?;
-    let mut dialer = Dialer::new(&arguments.server, options, setup.incarnation);
+    let mut dialer = Dialer::new(&server, options, setup.incarnation);
     let mut finished =
         work(setup, &mut dialer).map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
     if plan.framework.needs().clients_keep_models {
@@ -176,14 +205,6 @@ fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Even
     }
     finished.confirm();
     Ok(())
-}
-
-fn one_plan(file: &Path, sets: &[String]) -> Result<Plan, String> {
-    let mut plans = specs::plans(&[file], sets).map_err(|problems| problems.join("\nfedtune: "))?;
-    match (plans.pop(), plans.len()) {
-        (Some(plan), 0) => Ok(plan),
-        (_, more) => Err(format!("{} holds {} resources; expected one", file.display(), more + 1)),
-    }
 }
 
 fn cache(spec: &SpecArgs) -> Option<PathBuf> {

@@ -12,12 +12,12 @@ use std::{
 use super::{RunError, materials::Materials, uid};
 use crate::{
     checkpoint::{InMemory, Keep, Owner, Store},
-    client::{self, ClientError, ClientSetup, Finished},
+    client::{self, ClientError, ClientSetup, Finished, dialer::Dialer},
     events::Events,
     meter::Slots,
     plan::Plan,
     server::{Inbox, Outcome, Parting, Served, ServerError, ServerSetup, serve},
-    wire::{self, Ledger, Limits, Terms, client::ConnectOptions, dial::Dialer, server::Listener},
+    wire::{self, Ledger, Limits, Terms, client::ConnectOptions, server::Listener},
 };
 
 /// How long a client waits for its own process's server.
@@ -84,7 +84,7 @@ pub fn run(plan: &Plan, materials: &Materials, kept: Kept<'_>, events: &Events) 
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = Listener::bind(address, terms.clone(), runtime.handle())?;
     let url = format!("http://{}", listener.local_addr());
-    let options = ConnectOptions { terms, patience: PATIENCE, runtime: runtime.handle().clone() };
+    let options = ConnectOptions { terms, identity: None, patience: PATIENCE, runtime: runtime.handle().clone() };
     let slots = Slots::of_this_machine(plan.threads);
     let setups = (0..plan.rules.clients).map(|ordinal| client_setup(plan, materials, kept, ordinal, &slots, events));
     let setups = setups.collect::<Result<Vec<_>, _>>()?;

@@ -8,8 +8,11 @@ use sha2::{Digest, Sha256};
 
 use crate::plan::Plan;
 
-/// A name for this one run: two runs of one spec differ in it.
+/// The resource's uid, or a name made for this one run: two runs of one spec differ in it.
 pub fn text(plan: &Plan) -> String {
+    if let Some(uid) = &plan.uid {
+        return uid.clone();
+    }
     let hex = hex(&digest(&plan.spec_hash)[..16]);
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }

@@ -6,7 +6,13 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{plan::Plan, refusal::RefusalReason, rounds::Client, wire::Message};
+use crate::{
+    identity::{Foreign, PeerIdentity},
+    plan::{ClientId, Plan},
+    refusal::RefusalReason,
+    rounds::Client,
+    wire::Message,
+};
 
 /// What a client says of itself when it joins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +37,8 @@ pub enum JoinError {
     Unreadable { reason: String },
     #[error("client {client} is not of this run, whose clients are {known}")]
     Unknown { client: String, known: String },
+    #[error("client {client} is not let in: {foreign}")]
+    Foreign { client: String, foreign: Foreign },
     #[error("client {client} is connected already")]
     Connected { client: String },
     #[error("client {client} has no examples")]
@@ -54,6 +62,7 @@ impl JoinError {
             Self::Connected { .. } | Self::TooOften { .. } => false,
             Self::Unreadable { .. }
             | Self::Unknown { .. }
+            | Self::Foreign { .. }
             | Self::NoExamples { .. }
             | Self::TooManyExamples { .. }
             | Self::TooManyLabels { .. }
@@ -66,6 +75,7 @@ impl JoinError {
         match self {
             Self::Unreadable { .. } | Self::Unknown { .. } => address.ip().to_string(),
             Self::Connected { client }
+            | Self::Foreign { client, .. }
             | Self::NoExamples { client }
             | Self::TooManyExamples { client, .. }
             | Self::TooManyLabels { client, .. }
@@ -79,7 +89,7 @@ impl From<&JoinError> for RefusalReason {
     fn from(error: &JoinError) -> Self {
         match error {
             JoinError::Unreadable { .. } => Self::Protocol,
-            JoinError::Unknown { .. } => Self::Identity,
+            JoinError::Unknown { .. } | JoinError::Foreign { .. } => Self::Identity,
             JoinError::Connected { .. } => Self::Duplicate,
             JoinError::NoExamples { .. }
             | JoinError::TooManyExamples { .. }
@@ -93,8 +103,10 @@ impl From<&JoinError> for RefusalReason {
 /// The rules of joining one run.
 #[derive(Debug, Clone)]
 pub struct Admission {
+    /// What certificates call the run.
+    run: String,
     /// Ids and most examples of the clients, by ordinal.
-    clients: Vec<(String, Option<u64>)>,
+    clients: Vec<(ClientId, Option<u64>)>,
     /// How often the server has started.
     pub(super) epoch: u64,
 }
@@ -106,20 +118,23 @@ impl Admission {
             let group = plan.data.groups.iter().find(|known| known.name == group);
             group.and_then(|group| group.max_examples).map(|most| most as u64)
         };
-        let clients = plan.clients.iter().map(|client| (client.to_string(), bound(&client.group))).collect();
-        Self { clients, epoch }
+        let clients = plan.clients.iter().map(|client| (client.clone(), bound(&client.group))).collect();
+        Self { run: plan.run().to_owned(), clients, epoch }
     }
 
     /// The client's ordinal and what it says of itself, or why it may not join.
-    pub fn check(&self, join: &Message) -> Result<(Client, Announcement), JoinError> {
+    pub fn check(&self, join: &Message, peer: &PeerIdentity) -> Result<(Client, Announcement), JoinError> {
         let announcement: Announcement = serde_json::from_value(join.fields.clone())
             .map_err(|error| JoinError::Unreadable { reason: error.to_string() })?;
         let Announcement { client, examples, labels, .. } = &announcement;
-        let Some(ordinal) = self.clients.iter().position(|(known, _)| known == client) else {
-            let known = self.clients.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ");
+        let Some(ordinal) = self.clients.iter().position(|(known, _)| known.to_string() == *client) else {
+            let known = self.clients.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>().join(", ");
             return Err(JoinError::Unknown { client: client.chars().take(64).collect(), known });
         };
         let client = client.clone();
+        if let Err(foreign) = peer.may_speak_for(&self.run, &self.clients[ordinal].0.group) {
+            return Err(JoinError::Foreign { client, foreign });
+        }
         if *examples == 0 {
             return Err(JoinError::NoExamples { client });
         }
@@ -134,5 +149,50 @@ impl Admission {
             return Err(JoinError::TooManyLabels { client, labelled, examples: *examples });
         }
         Ok((ordinal, announcement))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity::Name, wire::Subject};
+
+    fn admission() -> Admission {
+        let clients = ["silo-a", "silo-b"].map(|group| (ClientId { group: group.to_owned(), index: 0 }, Some(5)));
+        Admission { run: "mail".to_owned(), clients: clients.to_vec(), epoch: 1 }
+    }
+
+    fn join(client: &str, examples: u64, labelled: u64) -> Message {
+        let fields = serde_json::json!({ "client": client, "examples": examples, "labels": { "a": labelled } });
+        Message { fields, ..Message::new(Subject::Join, 0) }
+    }
+
+    fn silo(run: &str, group: &str) -> PeerIdentity {
+        PeerIdentity::Certified(Name::Group { run: run.to_owned(), group: group.to_owned() })
+    }
+
+    #[test]
+    fn a_client_is_let_in_only_by_a_certificate_of_its_group_and_run() {
+        let check = |peer: &PeerIdentity| admission().check(&join("silo-b/0", 3, 3), peer).map(|(client, _)| client);
+        assert_eq!(check(&silo("mail", "silo-b")), Ok(1));
+        assert_eq!(check(&PeerIdentity::Plain), Ok(1));
+        assert_eq!(
+            check(&silo("mail", "silo-a")).unwrap_err().to_string(),
+            "client silo-b/0 is not let in: the certificate is for group silo-a, and may not speak for a client of \
+             group silo-b"
+        );
+        assert_eq!(
+            check(&silo("post", "silo-b")).unwrap_err().to_string(),
+            "client silo-b/0 is not let in: the certificate is for run post, and this is run mail"
+        );
+    }
+
+    #[test]
+    fn a_client_that_claims_examples_it_cannot_have_is_refused() {
+        let check = |join: &Message| admission().check(join, &PeerIdentity::Plain).unwrap_err().to_string();
+        assert_eq!(check(&join("silo-a/0", 0, 0)), "client silo-a/0 has no examples");
+        let over = "client silo-a/0 claims 6 examples, and spec.clients.groups[].maxExamples allows 5";
+        assert_eq!(check(&join("silo-a/0", 6, 6)), over);
+        assert_eq!(check(&join("silo-a/0", 4, 5)), "client silo-a/0 claims 5 labelled examples of 4");
     }
 }

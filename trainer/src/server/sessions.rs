@@ -141,7 +141,7 @@ impl Porter {
     }
 
     fn receive(&mut self, arrival: Arrival) {
-        let admitted = self.admission.check(&arrival.join);
+        let admitted = self.admission.check(&arrival.join, &arrival.peer);
         let admitted = admitted.and_then(|(client, announcement)| self.make_room(client, announcement));
         match admitted {
             Ok((client, announcement)) => self.begin(client, announcement, arrival),

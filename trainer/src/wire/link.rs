@@ -14,7 +14,9 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-use super::{Decoder, Ledger, Limits, Message, SharedLimits, WireError, encode, traffic::Traffic};
+use super::{
+    Decoder, Ledger, Limits, Message, SharedLimits, WireError, connection::Peer, encode, guard::Guard, traffic::Traffic,
+};
 use crate::protocol::Frame;
 
 /// Frames on their way between a model thread and the network, each way; a sender that is ahead waits.
@@ -65,6 +67,8 @@ pub trait Line: Send {
 pub struct Link {
     sender: LinkSender,
     receiver: LinkReceiver,
+    /// A server's: what lets the connection stay.
+    guard: Option<Arc<Guard>>,
 }
 
 /// The half of a [`Link`] that sends, for a thread of its own.
@@ -122,7 +126,7 @@ impl Link {
             traffic: Arc::default(),
             hung_up: HangUp::default(),
         };
-        Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver }
+        Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver, guard: None }
     }
 
     /// Two links that are each other's other side, without a network between them.
@@ -133,8 +137,10 @@ impl Link {
         (first, Self::new(terms, to_first, from_first, runtime.clone()))
     }
 
-    pub(super) fn with_traffic(mut self, traffic: Arc<Traffic>) -> Self {
-        self.receiver.traffic = traffic;
+    /// The link of a session on a connection with this peer.
+    pub(super) fn with_peer(mut self, peer: &Peer) -> Self {
+        self.receiver.traffic = Arc::clone(&peer.traffic);
+        self.guard = Some(Arc::clone(&peer.guard));
         self
     }
 
@@ -148,9 +154,13 @@ impl Link {
         self.receiver.hung_up.clone()
     }
 
-    /// Server: from here on, counts what the session's socket carries, and the payload that is sent, in `ledger` as
-    /// those of `client` (`group/index`). Received payload is counted by whoever accepts it.
+    /// Server: takes the session for that of `client` (`group/index`). From here on what its socket carries and the
+    /// payload that is sent count in `ledger` (received payload is counted by whoever accepts it), and its connection
+    /// is no longer one of those that may be turned away.
     pub fn count_into(&mut self, ledger: &Ledger, client: &str) {
+        if let Some(guard) = &self.guard {
+            guard.admit();
+        }
         ledger.add_connection(client, Arc::clone(&self.receiver.traffic));
         self.sender.meter = Some(Meter { ledger: ledger.clone(), client: client.to_owned() });
     }

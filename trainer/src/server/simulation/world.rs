@@ -20,6 +20,7 @@ use crate::{
     client::ClientSetup,
     data::Record,
     events::Events,
+    identity::PeerIdentity,
     meter::Slots,
     plan::Plan,
     rounds::Client,
@@ -505,7 +506,7 @@ impl World {
 
     fn join(&mut self, connection: Connection, join: &Message) {
         let server = self.server.as_ref().expect("it lives");
-        let admitted = server.admission.check(join).and_then(|(client, announcement)| {
+        let admitted = server.admission.check(join, &PeerIdentity::Plain).and_then(|(client, announcement)| {
             let before = self.sessions.get(&client).and_then(|session| self.wires[session].joined.as_ref());
             match before {
                 Some(before) if before.incarnation != announcement.incarnation => {
