@@ -34,6 +34,8 @@ const BACKDATED: Duration = Duration::from_secs(60 * 60);
 pub enum IssueError {
     #[error("{host:?} is neither a host's name nor an IP address")]
     Host { host: String },
+    #[error("a group named {group} would share the folder of the CA or the server; give it another name")]
+    Group { group: String },
     #[error("the certificate cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error("cannot read or write {}: {reason}", path.display())]

@@ -51,6 +51,9 @@ const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// A certificate is renewed for the key that is there, so that one rename renews it; whoever wants another key removes
 /// the old one first.
 pub fn issue(folder: &Path, order: &Order, now: SystemTime) -> Result<Issued, IssueError> {
+    if let Some(group) = order.groups.iter().find(|group| ["ca", "server"].contains(&group.as_str())) {
+        return Err(IssueError::Group { group: group.clone() });
+    }
     let (authority, renewed) = authority(&folder.join("ca"), now)?;
     let validity = Validity::days(order.days, now);
     let url = url(order);
@@ -218,6 +221,15 @@ mod tests {
         let odd = Order { hosts: vec!["http://a".to_owned()], ..order() };
         let error = issue(&folder.path().join("other"), &odd, now).unwrap_err();
         assert_eq!(error.to_string(), "\"http://a\" is neither a host's name nor an IP address");
+    }
+
+    #[test]
+    fn a_group_does_not_get_the_cas_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let order = Order { groups: vec!["ca".to_owned()], ..order() };
+        let error = issue(folder.path(), &order, SystemTime::now()).unwrap_err();
+        assert!(matches!(error, IssueError::Group { .. }), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[cfg(unix)]
