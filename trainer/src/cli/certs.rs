@@ -48,7 +48,7 @@ pub(super) fn certs(arguments: &CertsArgs) -> u8 {
         }
         Err(error) => {
             let code = match error {
-                IssueError::Host { .. } => CONFIGURATION,
+                IssueError::Host { .. } | IssueError::Group { .. } => CONFIGURATION,
                 IssueError::Certificate(_)
                 | IssueError::File { .. }
                 | IssueError::Key { .. }

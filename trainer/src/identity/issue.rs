@@ -34,13 +34,15 @@ const BACKDATED: Duration = Duration::from_secs(60 * 60);
 pub enum IssueError {
     #[error("{host:?} is neither a host's name nor an IP address")]
     Host { host: String },
+    #[error("a group named {group} would share the folder of the CA or the server; give it another name")]
+    Group { group: String },
     #[error("the certificate cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error("cannot read or write {}: {reason}", path.display())]
     File { path: std::path::PathBuf, reason: std::io::Error },
     #[error("{} holds no key that can be used ({reason}); remove it to have another made", path.display())]
     Key { path: std::path::PathBuf, reason: rcgen::Error },
-    #[error("{} is no CA's certificate, or its key in {} is another's ({reason})", cert.display(), key.display())]
+    #[error("{} is no CA that `fedtune certs` made, or its key is not in {} ({reason})", cert.display(), key.display())]
     Authority { cert: std::path::PathBuf, key: std::path::PathBuf, reason: String },
     #[error("the CA in {} expired on {date}; remove its folder to have another made, and give out all certificates anew", path.display())]
     Expired { path: std::path::PathBuf, date: String },
@@ -70,24 +72,18 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new CA for `run`, with `key`, from `now` on for ten years.
-    pub fn new(run: &str, key: KeyPair, now: SystemTime) -> Result<Self, IssueError> {
-        let mut params = CertificateParams::default();
-        // Two CAs of one run differ in name, so that a certificate of the other is told from a forged one.
-        let name = format!("fedtune CA of {run} ({})", &hex(&Sha256::digest(key.public_key_raw()))[..8]);
-        params.distinguished_name = named(&name);
+    /// A new CA with `key`, from `now` on for ten years.
+    pub fn new(key: KeyPair, now: SystemTime) -> Result<Self, IssueError> {
+        let mut params = authority(&key);
         params.not_before = (now - BACKDATED).into();
         params.not_after = (now + CA_LASTS).into();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let cert = params.self_signed(&key)?.pem();
         Ok(Self { cert, issuer: Issuer::new(params, key) })
     }
 
-    /// A CA that was made before.
-    pub fn from_pem(cert: String, key: KeyPair) -> Result<Self, IssueError> {
-        let issuer = Issuer::from_ca_cert_pem(&cert, key)?;
-        Ok(Self { cert, issuer })
+    /// The CA that [`Authority::new`] made with `key`; whether `cert` is that one's, whoever is certified will notice.
+    pub fn from_pem(cert: String, key: KeyPair) -> Self {
+        Self { cert, issuer: Issuer::new(authority(&key), key) }
     }
 
     /// Its certificate, PEM.
@@ -120,6 +116,16 @@ impl Authority {
         params.serial_number = Some(serial(key, validity));
         Ok(params.signed_by(key, &self.issuer)?.pem())
     }
+}
+
+/// What a CA's certificate says, but for its dates.
+fn authority(key: &KeyPair) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    // Two CAs differ in name, so that a certificate of another is told from a forged one; one CA never does.
+    params.distinguished_name = named(&format!("fedtune CA {}", &hex(&Sha256::digest(key.public_key_raw()))[..8]));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn named(name: &str) -> rcgen::DistinguishedName {

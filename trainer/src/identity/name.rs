@@ -3,11 +3,8 @@
 
 use std::{fmt, str::FromStr};
 
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::GeneralName,
-    prelude::{FromDer, X509Error},
-};
+use rustls::pki_types::CertificateDer;
+use webpki::EndEntityCert;
 
 /// What every name begins with.
 const PREFIX: &str = "spiffe://fedtune.io/run/";
@@ -42,15 +39,11 @@ pub enum NameError {
 }
 
 impl Name {
-    /// The name in a certificate, `der` as it was sent.
-    pub fn in_certificate(der: &[u8]) -> Result<Self, NameError> {
-        let (_, certificate) = X509Certificate::from_der(der)
-            .map_err(|error| NameError::Unreadable { reason: X509Error::from(error).to_string() })?;
-        let names = certificate
-            .subject_alternative_name()
+    /// The name in a certificate, as it was sent.
+    pub fn in_certificate(certificate: &CertificateDer<'_>) -> Result<Self, NameError> {
+        let certificate = EndEntityCert::try_from(certificate)
             .map_err(|error| NameError::Unreadable { reason: error.to_string() })?;
-        let names = names.map_or(&[][..], |extension| &extension.value.general_names);
-        let uris: Vec<&str> = names.iter().filter_map(uri).collect();
+        let uris: Vec<&str> = certificate.valid_uri_names().collect();
         match uris[..] {
             [uri] => uri.parse(),
             _ => Err(NameError::Count { count: uris.len() }),
@@ -63,10 +56,6 @@ impl Name {
             Self::Server { run } | Self::Group { run, .. } => run,
         }
     }
-}
-
-fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
-    if let GeneralName::URI(uri) = name { Some(uri) } else { None }
 }
 
 impl FromStr for Name {

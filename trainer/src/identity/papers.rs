@@ -9,16 +9,17 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, RootCertStore,
-    client::verify_server_cert_signed_by_trust_anchor,
+    RootCertStore,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::{ParsedCertificate, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
-use x509_parser::{certificate::X509Certificate, prelude::FromDer, time::ASN1Time};
+use webpki::{EndEntityCert, KeyUsage};
 
 use super::{Bundle, BundleError, Name, NameError};
+
+/// The last second of the year 9999, which stands for ever in certificates.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// Where an end's papers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +86,8 @@ impl Source {
         let roots = roots(&ca)?;
         let name = Name::in_certificate(&chain[0]);
         let name = name.map_err(|error| PapersError::Name { place: cert.place.clone(), error })?;
-        let not_after = check_dates(&parse(&chain[0], &cert)?, &cert.place, now)?;
-        check_signature(&name, &chain, &roots, now).map_err(|error| unsigned(error, &name, &cert.place, &ca.place))?;
+        verify(&name, &chain, &roots, now).map_err(|error| unfit(&error, &name, &cert.place, &ca.place))?;
+        let not_after = end(&name, &chain, &roots);
         let certified = certify(chain, &key, &cert.place)?;
         Ok(Papers { certified: Arc::new(certified), roots, name, not_after })
     }
@@ -137,10 +138,6 @@ fn certificates(document: &Document) -> Result<Vec<CertificateDer<'static>>, Pap
     found.ok().filter(|found| !found.is_empty()).ok_or_else(|| not_pem(document, "CERTIFICATE"))
 }
 
-fn parse<'a>(der: &'a [u8], document: &Document) -> Result<X509Certificate<'a>, PapersError> {
-    X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|_| not_pem(document, "CERTIFICATE"))
-}
-
 fn not_pem(document: &Document, what: &'static str) -> PapersError {
     PapersError::NotPem { place: document.place.clone(), what }
 }
@@ -163,71 +160,72 @@ fn certify(chain: Vec<CertificateDer<'static>>, key: &Document, cert: &str) -> R
     })
 }
 
-/// Refuses what is expired or not yet valid; returns when it expires.
-fn check_dates(certificate: &X509Certificate<'_>, place: &str, now: SystemTime) -> Result<SystemTime, PapersError> {
-    let validity = certificate.validity();
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    if validity.not_after.timestamp() < now {
-        return Err(PapersError::Expired { place: place.to_owned(), date: date(validity.not_after) });
-    }
-    if validity.not_before.timestamp() > now {
-        return Err(PapersError::NotYet { place: place.to_owned(), date: date(validity.not_before) });
-    }
-    Ok(UNIX_EPOCH + Duration::from_secs(validity.not_after.timestamp().max(0).unsigned_abs()))
-}
-
-/// As in `2026-11-24 13:05 UTC`.
-fn date(time: ASN1Time) -> String {
-    let time = time.to_datetime();
-    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
-}
-
-/// Asks what the other side will ask: signed by the CA, for use as a server or as a client.
-fn check_signature(
+/// Asks what the other side will ask: valid at `now`, signed by the CA, for use as a server or as a client.
+fn verify(
     name: &Name,
     chain: &[CertificateDer<'static>],
-    roots: &Arc<RootCertStore>,
+    roots: &RootCertStore,
     now: SystemTime,
-) -> Result<(), rustls::Error> {
+) -> Result<(), webpki::Error> {
     let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
     let (leaf, between) = chain.split_first().expect("a chain has at least one certificate");
-    match name {
-        Name::Server { .. } => {
-            let leaf = ParsedCertificate::try_from(leaf)?;
-            let algorithms = provider().signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&leaf, roots, between, now, algorithms)
-        }
-        Name::Group { .. } => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider()).build();
-            let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
-            verifier.verify_client_cert(leaf, between, now).map(drop)
-        }
+    let algorithms = provider().signature_verification_algorithms.all;
+    let usage = match name {
+        Name::Server { .. } => KeyUsage::server_auth(),
+        Name::Group { .. } => KeyUsage::client_auth(),
+    };
+    let leaf = EndEntityCert::try_from(leaf)?;
+    leaf.verify_for_usage(algorithms, &roots.roots, between, now, usage, None, None).map(drop)
+}
+
+/// When a chain that is valid now will not be any more: webpki says so to those who come too late.
+fn end(name: &Name, chain: &[CertificateDer<'static>], roots: &RootCertStore) -> SystemTime {
+    let last = UNIX_EPOCH + LAST_SECOND;
+    match verify(name, chain, roots, last) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => UNIX_EPOCH + Duration::from_secs(not_after.as_secs()),
+        // A certificate may be valid for ever.
+        Ok(()) | Err(_) => last,
     }
 }
 
-fn unsigned(error: rustls::Error, name: &Name, cert: &str, ca: &str) -> PapersError {
+/// What the other side would say, as a sentence about these files.
+fn unfit(error: &webpki::Error, name: &Name, cert: &str, ca: &str) -> PapersError {
+    let place = cert.to_owned();
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            PapersError::WrongCa { cert: cert.to_owned(), ca: ca.to_owned() }
+        webpki::Error::CertExpired { not_after, .. } => PapersError::Expired { place, date: date(*not_after) },
+        webpki::Error::CertNotValidYet { not_before, .. } => PapersError::NotYet { place, date: date(*not_before) },
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            PapersError::WrongCa { cert: place, ca: ca.to_owned() }
         }
+        // webpki's errors grow with its versions.
         other => {
             let use_as = match name {
                 Name::Server { .. } => "server",
                 Name::Group { .. } => "client",
             };
-            PapersError::Unfit { place: cert.to_owned(), use_as, reason: other.to_string() }
+            PapersError::Unfit { place, use_as, reason: other.to_string() }
         }
     }
 }
 
-/// Refuses a CA that may not sign at `now`, or whose key is not the one with this public half.
-pub(super) fn check_authority(pem: &str, public: &[u8], now: SystemTime) -> Result<(), PapersError> {
-    let ca = Document { place: "it".to_owned(), pem: pem.as_bytes().to_vec() };
-    let chain = certificates(&ca)?;
-    let certificate = parse(&chain[0], &ca)?;
-    check_dates(&certificate, &ca.place, now)?;
-    if certificate.is_ca() && *certificate.public_key().subject_public_key.data == *public {
-        return Ok(());
+/// As in `2026-11-24 13:05 UTC`.
+fn date(time: UnixTime) -> String {
+    let time = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.as_secs());
+    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
+}
+
+/// Refuses a CA that may not sign at `now`, or did not sign `leaf`, a client's certificate. Both PEM.
+pub(super) fn check_authority(ca: &str, leaf: &str, now: SystemTime) -> Result<(), PapersError> {
+    let document = |place: &str, pem: &str| Document { place: place.to_owned(), pem: pem.as_bytes().to_vec() };
+    let (ca, leaf) = (document("its certificate", ca), document("a certificate of its key", leaf));
+    let (itself, chain, roots) = (certificates(&ca)?, certificates(&leaf)?, roots(&ca)?);
+    let name = Name::in_certificate(&chain[0]);
+    let name = name.map_err(|error| PapersError::Name { place: leaf.place.clone(), error })?;
+    match verify(&name, &itself, &roots, now) {
+        // It is valid now, and not anybody's own.
+        Err(webpki::Error::CaUsedAsEndEntity) => {}
+        Err(error) => return Err(unfit(&error, &name, &ca.place, &ca.place)),
+        Ok(()) => return Err(not_pem(&ca, "CERTIFICATE of a CA")),
     }
-    Err(PapersError::Mismatch { key: "its key file".to_owned(), cert: ca.place })
+    verify(&name, &chain, &roots, now).map_err(|error| unfit(&error, &name, &leaf.place, &ca.place))
 }

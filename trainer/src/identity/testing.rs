@@ -26,7 +26,7 @@ pub(crate) struct Office {
 
 impl Office {
     pub(crate) fn new() -> Self {
-        let authority = Authority::new(RUN, KeyPair::generate().unwrap(), SystemTime::now()).unwrap();
+        let authority = Authority::new(KeyPair::generate().unwrap(), SystemTime::now()).unwrap();
         Self { folder: tempfile::tempdir().unwrap(), authority }
     }
 

@@ -51,7 +51,10 @@ const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// A certificate is renewed for the key that is there, so that one rename renews it; whoever wants another key removes
 /// the old one first.
 pub fn issue(folder: &Path, order: &Order, now: SystemTime) -> Result<Issued, IssueError> {
-    let (authority, renewed) = authority(&folder.join("ca"), &order.run, now)?;
+    if let Some(group) = order.groups.iter().find(|group| ["ca", "server"].contains(&group.as_str())) {
+        return Err(IssueError::Group { group: group.clone() });
+    }
+    let (authority, renewed) = authority(&folder.join("ca"), now)?;
     let validity = Validity::days(order.days, now);
     let url = url(order);
     let server = folder.join("server");
@@ -72,21 +75,23 @@ pub fn issue(folder: &Path, order: &Order, now: SystemTime) -> Result<Issued, Is
 }
 
 /// The CA in `folder`, and whether it was there already.
-fn authority(folder: &Path, run: &str, now: SystemTime) -> Result<(Authority, bool), IssueError> {
+fn authority(folder: &Path, now: SystemTime) -> Result<(Authority, bool), IssueError> {
     let (cert, key_file) = (folder.join("cert.pem"), folder.join("key.pem"));
     if !cert.exists() {
-        let authority = Authority::new(run, key(&key_file)?, now)?;
+        let authority = Authority::new(key(&key_file)?, now)?;
         write(write_whole, &cert, authority.cert())?;
         return Ok((authority, false));
     }
     let refused = |reason: String| IssueError::Authority { cert: cert.clone(), key: key_file.clone(), reason };
     let pem = fs::read_to_string(&cert).map_err(|reason| IssueError::File { path: cert.clone(), reason })?;
     let pair = read_key(&key_file)?.ok_or_else(|| refused("the key is not there".to_owned()))?;
-    papers::check_authority(&pem, pair.public_key_raw(), now).map_err(|error| match error {
+    let authority = Authority::from_pem(pem, pair);
+    let probe = Name::Group { run: "probe".to_owned(), group: "probe".to_owned() };
+    let probe = authority.certify(&probe, &[], &KeyPair::generate()?, Validity::days(1, now))?;
+    papers::check_authority(authority.cert(), &probe, now).map_err(|error| match error {
         PapersError::Expired { date, .. } => IssueError::Expired { path: cert.clone(), date },
         other => refused(other.to_string()),
     })?;
-    let authority = Authority::from_pem(pem, pair).map_err(|error| refused(error.to_string()))?;
     Ok((authority, true))
 }
 
@@ -216,6 +221,15 @@ mod tests {
         let odd = Order { hosts: vec!["http://a".to_owned()], ..order() };
         let error = issue(&folder.path().join("other"), &odd, now).unwrap_err();
         assert_eq!(error.to_string(), "\"http://a\" is neither a host's name nor an IP address");
+    }
+
+    #[test]
+    fn a_group_does_not_get_the_cas_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let order = Order { groups: vec!["ca".to_owned()], ..order() };
+        let error = issue(folder.path(), &order, SystemTime::now()).unwrap_err();
+        assert!(matches!(error, IssueError::Group { .. }), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[cfg(unix)]
