@@ -21,6 +21,7 @@ pub mod environment;
 mod report;
 mod run;
 mod specs;
+mod telemetry;
 
 /// Everything worked.
 const SUCCESS: u8 = 0;

@@ -11,9 +11,9 @@ use thiserror::Error;
 
 use crate::{
     data::{DataError, Labels, Record, encode},
-    events::Events,
+    events::{Event, Events},
     frameworks::{ClientHalf, ClientSeat, FrameworkError},
-    meter::{Slots, Worker},
+    meter::{Slots, Worker, peak_memory_bytes},
     models::{Base, LoraSettings, Model, ModelError},
     plan::Plan,
     rounds::Client,
@@ -88,6 +88,7 @@ pub enum ClientError {
 
 /// Joins the run at `url` and works until it is over.
 pub fn work(setup: ClientSetup<'_>, url: &str, options: &ConnectOptions) -> Result<Finished, ClientError> {
+    setup.events.tell(Event::Disconnected { reason: format!("waits for the server at {url}") });
     let mut link = connect(url, options)?;
     link.send(join(&setup))?;
     let panicked = |panic: Box<dyn Any + Send>| Err(ClientError::Panic(panic_sentence(panic.as_ref())));
@@ -99,6 +100,8 @@ pub fn work(setup: ClientSetup<'_>, url: &str, options: &ConnectOptions) -> Resu
 }
 
 fn work_on(setup: ClientSetup<'_>, link: &mut Link) -> Result<Finished, ClientError> {
+    let events = setup.events.clone();
+    events.tell(Event::Connected);
     let labels = wait_for_labels(link)?;
     let mut half = take_seat(setup, &labels)?;
     loop {
@@ -107,6 +110,7 @@ fn work_on(setup: ClientSetup<'_>, link: &mut Link) -> Result<Finished, ClientEr
             Subject::Begin | Subject::Exchange => {
                 let answer = half.answer(&message, link)?;
                 half.worker().network(|| link.send(answer))?;
+                tell_figures(half.worker(), &events);
             }
             Subject::Finish => return Ok(Finished { half, labels: labels.as_slice().to_vec() }),
             Subject::Refuse => return Err(refused(&message)),
@@ -120,6 +124,11 @@ fn work_on(setup: ClientSetup<'_>, link: &mut Link) -> Result<Finished, ClientEr
             }
         }
     }
+}
+
+fn tell_figures(worker: &Worker, events: &Events) {
+    let (client, meter, peak_memory_bytes) = (worker.name.clone(), worker.meter, peak_memory_bytes());
+    events.tell(Event::ClientFigures { client, meter, peak_memory_bytes });
 }
 
 /// What the client says of itself.

@@ -18,10 +18,12 @@ pub mod optimizer;
 pub mod plan;
 pub mod progress;
 pub mod random;
+pub mod refusal;
 pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod server;
+pub mod telemetry;
 pub mod wire;
 
 /// The messages and the service of `proto/federation.proto`, generated.

@@ -57,6 +57,8 @@ pub struct ServerSetup<'a> {
     pub slots: Slots,
     /// Who listens.
     pub events: Events,
+    /// Where every byte is counted.
+    pub ledger: Ledger,
 }
 
 /// What is left when a run has ended well.
@@ -134,7 +136,7 @@ pub fn serve(
 ) -> Result<Outcome, ServerError> {
     check_cut(setup.plan, &setup.base)?;
     let (sender, receiver) = inbox;
-    let ledger = Ledger::new();
+    let ledger = setup.ledger.clone();
     let door = sessions::Door::open(listener, setup.plan, &ledger, sender);
     let outcome = engine::Engine::new(setup, &door, ledger).run(&receiver);
     door.close(FAREWELL);

@@ -5,22 +5,24 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use clap::Args;
+use tokio::runtime::Handle;
 use tonic::transport::Uri;
 
-use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, specs};
+use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, environment, specs, telemetry::TelemetryArgs};
 use crate::{
     client::work,
     data::Scope,
-    events::Events,
+    events::{Event, Events},
     meter::Slots,
     plan::Plan,
     report,
     run::{RunError, folder::Folder, local, materials::Shelf, say_finished, summary},
     server::serve,
+    telemetry::{Role, Telemetry},
     wire::{self, client::ConnectOptions, server::Listener},
 };
 
@@ -44,6 +46,8 @@ pub struct ServerArgs {
     insecure: bool,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
 }
 
 /// Arguments of `fedtune client`.
@@ -71,13 +75,15 @@ pub struct ClientArgs {
     insecure: bool,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
 }
 
 /// Runs the server until the run is over.
 pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
     if !arguments.insecure && !arguments.listen.ip().is_loopback() {
         let address = arguments.listen;
-        return complain(
+        return arguments.telemetry.complain(
             format!(
                 "{address} is reached by other machines and this version speaks plain text; add --insecure to accept that, or listen on 127.0.0.1"
             ),
@@ -86,27 +92,40 @@ pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
     }
     let plan = match one_plan(&arguments.file, &arguments.spec.sets) {
         Ok(plan) => plan,
-        Err(sentence) => return complain(sentence, CONFIGURATION),
+        Err(sentence) => return arguments.telemetry.complain(sentence, CONFIGURATION),
     };
-    finish(run_server(arguments, &plan, events))
+    watched(&arguments.telemetry, &plan, Role::Server, events, |telemetry, runtime, events| {
+        run_server(arguments, &plan, telemetry, runtime, events)
+    })
 }
 
-fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<(), RunError> {
+fn run_server(
+    arguments: &ServerArgs,
+    plan: &Plan,
+    telemetry: &Telemetry,
+    runtime: &Handle,
+    events: &Events,
+) -> Result<(), RunError> {
     let folder = Folder::of(&arguments.out, plan);
-    if folder.finished(plan, arguments.fresh)?.is_some() {
+    telemetry.watch_volume(folder.path());
+    if let Some(report) = folder.finished(plan, arguments.fresh)? {
+        telemetry.recall(&report);
         say_finished(plan, events);
         return Ok(());
     }
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
-    let runtime = wire::runtime().map_err(RunError::Runtime)?;
-    let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime.handle())?;
+    let listener = Listener::bind(arguments.listen, local::terms(&materials.run_hash), runtime)?;
     folder.begin(plan, arguments.fresh)?;
     let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
+    telemetry.watch_ledger(&setup.ledger);
+    events.tell(Event::Listening { address: listener.local_addr() });
     let outcome = serve(setup, listener, mpsc::channel())?;
     let ended = local::Ended { outcome, clients: Vec::new(), apart: true };
     folder.export(plan, &materials, &ended)?;
-    report::write(&summary::succeeded(plan, &materials, &ended), folder.path())?;
+    let report = summary::succeeded(plan, &materials, &ended);
+    telemetry.name_run(&report.uid, 0);
+    report::write(&report, folder.path())?;
     Ok(())
 }
 
@@ -114,30 +133,38 @@ fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<()
 pub(super) fn client(arguments: &ClientArgs, events: &Events) -> u8 {
     if !arguments.insecure && !is_loopback(&arguments.server) {
         let url = &arguments.server;
-        return complain(
+        return arguments.telemetry.complain(
             format!("{url} is another machine and this version speaks plain text; add --insecure to accept that"),
             CONFIGURATION,
         );
     }
     let plan = match one_plan(&arguments.file, &arguments.spec.sets) {
         Ok(plan) => plan,
-        Err(sentence) => return complain(sentence, CONFIGURATION),
+        Err(sentence) => return arguments.telemetry.complain(sentence, CONFIGURATION),
     };
     let Some(ordinal) = plan.ordinal(&arguments.client) else {
         let all: Vec<String> = plan.clients.iter().map(ToString::to_string).collect();
         let sentence = format!("--client {} is not of this run; its clients are {}", arguments.client, all.join(", "));
-        return complain(sentence, CONFIGURATION);
+        return arguments.telemetry.complain(sentence, CONFIGURATION);
     };
-    finish(run_client(arguments, &plan, ordinal, events))
+    let role = Role::Client(arguments.client.clone());
+    watched(&arguments.telemetry, &plan, role, events, |_, runtime, events| {
+        run_client(arguments, &plan, ordinal, runtime, events)
+    })
 }
 
-fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Events) -> Result<(), RunError> {
+fn run_client(
+    arguments: &ClientArgs,
+    plan: &Plan,
+    ordinal: usize,
+    runtime: &Handle,
+    events: &Events,
+) -> Result<(), RunError> {
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, Scope::Client(ordinal))?;
-    let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let options = ConnectOptions {
         terms: local::terms(&materials.run_hash),
         patience: Duration::from_secs(arguments.patience),
-        runtime: runtime.handle().clone(),
+        runtime: runtime.clone(),
     };
     let slots = Slots::of_this_machine(plan.threads);
     let setup = local::client_setup(plan, &materials, ordinal, &slots, events);
@@ -161,14 +188,33 @@ fn cache(spec: &SpecArgs) -> Option<PathBuf> {
     spec.cache.clone().or_else(environment::default_cache)
 }
 
-fn finish(ended: Result<(), RunError>) -> u8 {
-    match ended {
+/// Does `work` with telemetry around it: served before it begins, and for a while after it ended.
+fn watched(
+    arguments: &TelemetryArgs,
+    plan: &Plan,
+    role: Role,
+    events: &Events,
+    work: impl FnOnce(&Telemetry, &Handle, &Events) -> Result<(), RunError>,
+) -> u8 {
+    let runtime = match wire::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return arguments.complain(RunError::Runtime(error), FAILED),
+    };
+    let told = match arguments.start(plan, role, SystemTime::now, events, runtime.handle()) {
+        Ok(told) => told,
+        Err(error) => return arguments.complain(error, CONFIGURATION),
+    };
+    let ended = work(&told.telemetry, runtime.handle(), &told.events);
+    arguments.end(&told, plan, ended.as_ref().err().map(ToString::to_string));
+    let code = match ended {
         Ok(()) => SUCCESS,
         Err(error) => {
             let code = if error.is_configuration() { CONFIGURATION } else { FAILED };
-            complain(error, code)
+            arguments.complain(error, code)
         }
-    }
+    };
+    arguments.linger(&told, runtime.handle(), std::future::pending());
+    code
 }
 
 /// Whether a URL names this machine.

@@ -15,7 +15,7 @@ use crate::{
     meter::Slots,
     plan::Plan,
     server::{Inbox, Outcome, ServerError, ServerSetup, serve},
-    wire::{self, Limits, Terms, client::ConnectOptions, server::Listener},
+    wire::{self, Ledger, Limits, Terms, client::ConnectOptions, server::Listener},
 };
 
 /// How long a client waits for its own process's server.
@@ -96,6 +96,7 @@ pub fn server_setup<'a>(plan: &'a Plan, materials: &Materials, slots: &Slots, ev
         labels: corpus.label_order.clone(),
         slots: slots.clone(),
         events: events.clone(),
+        ledger: Ledger::new(),
     }
 }
 

@@ -101,7 +101,10 @@ impl<'a> Engine<'a> {
         match inbox {
             Inbox::Joined(client, announcement) => Ok(self.take_join(client, announcement)),
             Inbox::Message(client, message) => self.take_message(client, &message),
-            Inbox::Left(client) => Ok(vec![Event::Left(client)]),
+            Inbox::Left(client) => {
+                self.setup.events.tell(Progress::ClientLeft { client: self.id(client) });
+                Ok(vec![Event::Left(client)])
+            }
             Inbox::StepFailed(client, error) => self.refuse(client, error),
             Inbox::Stop(error) => Err(error),
         }
@@ -125,7 +128,9 @@ impl<'a> Engine<'a> {
             },
             Subject::Refuse => {
                 let reason = message.fields["reason"].as_str().unwrap_or("gave up without a reason").to_owned();
-                Err(ServerError::Client { client: self.id(client), reason })
+                let client = self.id(client);
+                self.setup.events.tell(Progress::ClientFailed { client: client.clone(), reason: reason.clone() });
+                Err(ServerError::Client { client, reason })
             }
             got @ (Subject::Join
             | Subject::Welcome
@@ -148,6 +153,11 @@ impl<'a> Engine<'a> {
         {
             let figures = Figures::of(answer)?;
             running.half.take(client, exchange, answer)?;
+            self.setup.events.tell(Progress::ClientFigures {
+                client: self.setup.plan.clients[client].to_string(),
+                meter: figures.meter,
+                peak_memory_bytes: figures.peak_memory_bytes,
+            });
             self.account.take_figures(client, figures);
         }
         Ok(exchange)
@@ -158,6 +168,8 @@ impl<'a> Engine<'a> {
         if matches!(error, FrameworkError::Train(_)) {
             return Err(error.into());
         }
+        let (id, reason, sentence) = (self.id(client), (&error).into(), error.to_string());
+        self.setup.events.tell(Progress::UploadRefused { client: id, reason, sentence });
         self.account.refused(client, &error);
         self.door.send(client, refusal(&error.to_string()));
         Ok(Vec::new())

@@ -48,6 +48,29 @@ impl Ledger {
         self.accounts().values().map(Account::carried).fold(UpDown::default(), add)
     }
 
+    /// Payload of all rounds by client, direction and kind.
+    pub fn payload(&self) -> BTreeMap<(String, Direction, PayloadKind), u64> {
+        let mut all = BTreeMap::new();
+        for (client, account) in self.accounts().iter() {
+            let mut sums: BTreeMap<_, u64> = BTreeMap::new();
+            for (entry, bytes) in &account.payload {
+                *sums.entry((entry.direction, entry.kind)).or_default() += bytes;
+            }
+            all.extend(sums.into_iter().map(|((direction, kind), bytes)| ((client.clone(), direction, kind), bytes)));
+        }
+        all
+    }
+
+    /// What the sockets of each client have carried.
+    pub fn wire(&self) -> BTreeMap<String, UpDown> {
+        self.accounts().iter().map(|(client, account)| (client.clone(), account.carried())).collect()
+    }
+
+    /// Payload of each client that was sent again after a broken link. So far nothing is: a broken link ends a session.
+    pub fn retransmitted(&self) -> BTreeMap<String, UpDown> {
+        self.accounts().keys().map(|client| (client.clone(), UpDown::default())).collect()
+    }
+
     /// Counts a connection's bytes as `client`'s, from its first byte on; a client that reconnects has several.
     pub(super) fn add_connection(&self, client: &str, traffic: Arc<Traffic>) {
         self.accounts().entry(client.to_owned()).or_default().connections.push(traffic);
@@ -59,7 +82,7 @@ impl Ledger {
     }
 
     /// Counts a message's payload.
-    pub(super) fn count(&self, client: &str, direction: Direction, round: u32, payload: &BTreeMap<PayloadKind, u64>) {
+    pub(crate) fn count(&self, client: &str, direction: Direction, round: u32, payload: &BTreeMap<PayloadKind, u64>) {
         let mut accounts = self.accounts();
         let account = accounts.entry(client.to_owned()).or_default();
         for (kind, bytes) in payload {
@@ -190,6 +213,9 @@ mod tests {
             ]
         );
         assert_eq!(ledger.total_payload(), UpDown { up: 110, down: 330 });
+        let of_all_rounds = ledger.payload();
+        let entry = ("silo/0".to_owned(), Direction::Down, PayloadKind::Adapter);
+        assert_eq!((of_all_rounds[&entry], of_all_rounds.values().sum::<u64>()), (300, 440));
         assert!(ledger.round(3).is_empty());
     }
 }
