@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 MODEL ?= smollm2
 CRD := crds/federatedfinetunes.fedtune.io.yaml
 CARGO_DENY_VERSION := 0.20.2
+PROMTOOL := .cache/tools/promtool
 CARGO_DENY := .cache/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Says the command and the time it took.
@@ -50,7 +51,7 @@ demo-model:
 		echo "make demo: no experiments for MODEL=$(MODEL); there are smollm2 and minilm" >&2; exit 1; }
 
 .PHONY: test
-test: setup ## Run every test of every crate
+test: setup $(PROMTOOL) ## Run every test of every crate
 	$(TIMED) cargo test $(LOCKED) --workspace
 
 .PHONY: check
@@ -62,6 +63,10 @@ check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files
 	$(TIMED) env RUSTDOCFLAGS='-D warnings' cargo doc $(LOCKED) --workspace --no-deps
 	$(TIMED) $(BUILD_OPERATOR)
 	$(TIMED) scripts/check_generated.sh $(CRD) $(TARGET)/debug/fedtune-operator crd
+
+# Tests do without it where it cannot be had.
+$(PROMTOOL):
+	@scripts/promtool.sh $@
 
 # Unoptimised, and without the client of the advisories: that builds in a minute, and it runs for seconds.
 $(CARGO_DENY):

@@ -4,15 +4,15 @@
 use std::{
     env,
     ffi::OsString,
-    io::{self, Read},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         OnceLock,
-        mpsc::{self, Receiver},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What any one process may take; far more than it needs, also on a busy machine.
@@ -68,6 +68,8 @@ pub struct Running {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
+    /// What it has said on standard error so far, as far as somebody listened.
+    heard: String,
 }
 
 impl Running {
@@ -79,21 +81,34 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-        let stdout = read_to_end(child.stdout.take().expect("it is piped"));
-        let stderr = read_to_end(child.stderr.take().expect("it is piped"));
-        Self { child, stdout, stderr }
+        let stdout = read_lines(child.stdout.take().expect("it is piped"));
+        let stderr = read_lines(child.stderr.take().expect("it is piped"));
+        Self { child, stdout, stderr, heard: String::new() }
+    }
+
+    /// Waits until it says a line with `wanted` in it on standard error, and gives that line.
+    pub fn says(&mut self, wanted: &str) -> String {
+        loop {
+            let Ok(line) = self.stderr.recv_timeout(LIMIT) else {
+                panic!("it did not say {wanted:?}; it said:\n{}", self.heard);
+            };
+            self.heard.push_str(&line);
+            if line.contains(wanted) {
+                return line;
+            }
+        }
     }
 
     /// Waits until the process ends. Outputs end with it, so no clock has to be watched.
     pub fn wait(mut self) -> Ended {
-        let outputs = self.stderr.recv_timeout(LIMIT).and_then(|err| Ok((self.stdout.recv_timeout(LIMIT)?, err)));
+        let outputs = rest(&self.stderr).and_then(|err| Ok((rest(&self.stdout)?, err)));
         let Ok((stdout, stderr)) = outputs else {
             self.child.kill().expect("a child may be killed");
-            let said = self.stderr.recv().unwrap_or_default();
-            panic!("a process did not end within {LIMIT:?}; it said:\n{said}");
+            let said: String = self.stderr.iter().collect();
+            panic!("a process did not end within {LIMIT:?}; it said:\n{}{said}", self.heard);
         };
         let status = self.child.wait().expect("a child can be waited for");
-        Ended { code: status.code(), stdout, stderr }
+        Ended { code: status.code(), stdout, stderr: std::mem::take(&mut self.heard) + &stderr }
     }
 
     /// Whether it has not ended yet.
@@ -110,14 +125,31 @@ impl Drop for Running {
     }
 }
 
-fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
+/// Lines of an output as they come; the channel ends with it.
+fn read_lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let read: io::Result<usize> = pipe.read_to_end(&mut bytes);
-        read.expect("a pipe can be read");
-        // A test that has failed no longer listens.
-        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        let mut pipe = BufReader::new(pipe);
+        loop {
+            let mut line = Vec::new();
+            let read = pipe.read_until(b'\n', &mut line).expect("a pipe can be read");
+            // A test that has failed no longer listens.
+            if read == 0 || sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
     });
     receiver
+}
+
+/// All that is still said, until the output ends.
+fn rest(lines: &Receiver<String>) -> Result<String, RecvTimeoutError> {
+    let (mut text, deadline) = (String::new(), Instant::now() + LIMIT);
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => text.push_str(&line),
+            Err(RecvTimeoutError::Disconnected) => return Ok(text),
+            Err(RecvTimeoutError::Timeout) => return Err(RecvTimeoutError::Timeout),
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod identity;
 mod report;
 mod run;
 mod specs;
+mod telemetry;
 
 /// Everything worked.
 const SUCCESS: u8 = 0;

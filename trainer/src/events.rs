@@ -23,7 +23,7 @@ pub enum Event {
     Listening { address: SocketAddr },
     /// Told by a client: it has a session with its server.
     Connected,
-    /// Told by a client: it has no session with its server, and why; it tries again.
+    /// Told by a client: it has no session with its server, and why: `waits for the server at http://a:7443`.
     Disconnected { reason: String },
     /// A client joined.
     ClientJoined { client: String, joined: u32, of: u32 },

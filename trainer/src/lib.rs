@@ -26,6 +26,7 @@ pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod server;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod wire;

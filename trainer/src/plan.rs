@@ -56,6 +56,8 @@ pub struct Plan {
     pub rules: Rules,
     /// Ids of all clients, by ordinal.
     pub clients: Vec<ClientId>,
+    /// Clients that have series of their own in the metrics.
+    pub max_client_series: usize,
     /// The spec with its defaults, for the report.
     pub spec: Value,
     /// SHA-256 of what in the spec decides the result.
@@ -140,6 +142,7 @@ impl Plan {
             optimizer: optimizer(&spec.training),
             rules: rules(spec, needs),
             clients: client_ids(spec),
+            max_client_series: spec.metrics.max_client_series as usize,
             spec: serde_json::to_value(spec).expect("a spec is made of JSON's own types"),
             spec_hash: spec_hash(spec),
             framework,

@@ -149,14 +149,14 @@ pub struct ServerSetup<'a> {
     pub labels: Vec<String>,
     /// Cores shared with whoever else computes in this process.
     pub slots: Slots,
-    /// Every byte.
-    pub ledger: Ledger,
     /// A name for this one run, where no checkpoint has one.
     pub uid: String,
     /// How long clients that are away may come back after the end, to be told of it.
     pub farewell: Duration,
     /// Who listens.
     pub events: Events,
+    /// Where every byte is counted.
+    pub ledger: Ledger,
 }
 
 /// What is left when a run has ended well.

@@ -5,18 +5,20 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::mpsc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use clap::Args;
+use tokio::runtime::Handle;
 use tonic::transport::Uri;
 
-use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, identity::IdentityArgs, specs};
+use super::{
+    CONFIGURATION, FAILED, SUCCESS, SpecArgs, environment, identity::IdentityArgs, specs, telemetry::TelemetryArgs,
+};
 use crate::{
-    client::dialer::Dialer,
-    client::work,
+    client::{dialer::Dialer, work},
     data::Scope,
-    events::Events,
+    events::{Event, Events},
     identity::{Bundle, Identity},
     meter::Slots,
     plan::Plan,
@@ -29,6 +31,7 @@ use crate::{
         say_finished, summary,
     },
     server::{Served, serve},
+    telemetry::{Role, Telemetry},
     wire::{
         self,
         client::{ConnectOptions, check_url},
@@ -55,6 +58,8 @@ pub struct ServerArgs {
     identity: IdentityArgs,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
 }
 
 /// Arguments of `fedtune client`.
@@ -88,14 +93,19 @@ pub struct ClientArgs {
     identity: IdentityArgs,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
 }
 
 /// Runs the server until the run is over.
 pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
-    match settle_server(arguments) {
-        Ok((plan, identity)) => finish(run_server(arguments, &plan, identity, events)),
-        Err(sentence) => complain(sentence, CONFIGURATION),
-    }
+    let (plan, identity) = match settle_server(arguments) {
+        Ok(settled) => settled,
+        Err(sentence) => return arguments.telemetry.complain(sentence, CONFIGURATION),
+    };
+    watched(&arguments.telemetry, &plan, Role::Server, events, |telemetry, runtime, events| {
+        run_server(arguments, &plan, identity, telemetry, runtime, events)
+    })
 }
 
 /// The plan and the server's identity, or what in the arguments is wrong.
@@ -111,27 +121,37 @@ fn run_server(
     arguments: &ServerArgs,
     plan: &Plan,
     identity: Option<Identity>,
+    telemetry: &Telemetry,
+    runtime: &Handle,
     events: &Events,
 ) -> Result<(), RunError> {
     let folder = Folder::of(&arguments.out, plan);
-    let finished = folder.finished(plan, arguments.fresh)?.is_some();
-    if finished {
+    telemetry.watch_volume(folder.path());
+    watch_certificate(telemetry, identity.as_ref());
+    let finished = folder.finished(plan, arguments.fresh)?;
+    if let Some(report) = &finished {
+        telemetry.recall(report);
         say_finished(plan, events);
     }
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
-    let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let options = ListenOptions { identity, ..local::terms(&materials.run_hash).into() };
-    let listener = Listener::bind(arguments.listen, options, runtime.handle())?;
-    if !finished {
+    let listener = Listener::bind(arguments.listen, options, runtime)?;
+    if finished.is_none() {
         folder.begin(plan, arguments.fresh)?;
     }
     let keep = Kept::In(folder.path()).of_server(plan, &materials)?;
     let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
+    telemetry.watch_ledger(&setup.ledger);
+    telemetry.name_run(&setup.uid, keep.epoch());
+    events.tell(Event::Listening { address: listener.local_addr() });
     let Served { outcome, parting } = serve(setup, keep, listener, mpsc::channel())?;
     let ended = local::Ended { outcome, clients: Vec::new(), apart: true };
     // A run that was finished before is only said again, to clients that were away.
-    let written = if finished { Ok(()) } else { write_results(plan, &materials, &folder, &ended) };
+    let written = match finished {
+        Some(_) => Ok(()),
+        None => write_results(plan, &materials, &folder, &ended),
+    };
     match &written {
         Ok(()) => parting.tell(),
         Err(error) => parting.tell_failure(&error.to_string()),
@@ -149,10 +169,15 @@ fn write_results(plan: &Plan, materials: &Materials, folder: &Folder, ended: &lo
 
 /// Runs one client until the run is over.
 pub(super) fn client(arguments: &ClientArgs, events: &Events) -> u8 {
-    match settle_client(arguments) {
-        Ok((plan, seat)) => finish(run_client(arguments, &plan, seat, events)),
-        Err(sentence) => complain(sentence, CONFIGURATION),
-    }
+    let (plan, seat) = match settle_client(arguments) {
+        Ok(settled) => settled,
+        Err(sentence) => return arguments.telemetry.complain(sentence, CONFIGURATION),
+    };
+    let role = Role::Client(arguments.client.clone());
+    watched(&arguments.telemetry, &plan, role, events, |telemetry, runtime, events| {
+        watch_certificate(telemetry, seat.identity.as_ref());
+        run_client(arguments, &plan, seat, runtime, events)
+    })
 }
 
 /// Which client this is, and how it comes to its server.
@@ -183,21 +208,27 @@ fn settle_client(arguments: &ClientArgs) -> Result<(Plan, Seat), String> {
     Ok((plan, Seat { ordinal, server, identity }))
 }
 
-fn run_client(arguments: &ClientArgs, plan: &Plan, seat: Seat, events: &Events) -> Result<(), RunError> {
+fn run_client(
+    arguments: &ClientArgs,
+    plan: &Plan,
+    seat: Seat,
+    runtime: &Handle,
+    events: &Events,
+) -> Result<(), RunError> {
     let Seat { ordinal, server, identity } = seat;
     let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, Scope::Client(ordinal))?;
-    let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let options = ConnectOptions {
         terms: local::terms(&materials.run_hash),
         identity,
         patience: Duration::from_secs(arguments.patience),
-        runtime: runtime.handle().clone(),
+        runtime: runtime.clone(),
     };
     let slots = Slots::of_this_machine(plan.threads);
     let folder = Folder::of(&arguments.out, plan);
     let state = arguments.state.as_deref().unwrap_or(folder.path());
     let setup = local::client_setup(plan, &materials, Kept::In(state), ordinal, &slots, events)?;
     let mut dialer = Dialer::new(&server, options, setup.incarnation);
+    events.tell(Event::Disconnected { reason: format!("waits for the server at {server}") });
     let mut finished =
         work(setup, &mut dialer).map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
     if plan.framework.needs().clients_keep_models {
@@ -207,18 +238,45 @@ fn run_client(arguments: &ClientArgs, plan: &Plan, seat: Seat, events: &Events) 
     Ok(())
 }
 
+/// Says when this side's certificate ends; what is wrong with it is said where it is used.
+fn watch_certificate(telemetry: &Telemetry, identity: Option<&Identity>) {
+    let papers = identity.and_then(|identity| identity.source.read(SystemTime::now()).ok());
+    if let Some(papers) = papers {
+        telemetry.set_certificate_expiry(papers.not_after());
+    }
+}
+
 fn cache(spec: &SpecArgs) -> Option<PathBuf> {
     spec.cache.clone().or_else(environment::default_cache)
 }
 
-fn finish(ended: Result<(), RunError>) -> u8 {
-    match ended {
+/// Does `work` with telemetry around it: served before it begins, and for a while after it ended.
+fn watched(
+    arguments: &TelemetryArgs,
+    plan: &Plan,
+    role: Role,
+    events: &Events,
+    work: impl FnOnce(&Telemetry, &Handle, &Events) -> Result<(), RunError>,
+) -> u8 {
+    let runtime = match wire::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return arguments.complain(RunError::Runtime(error), FAILED),
+    };
+    let told = match arguments.start(plan, role, SystemTime::now, events, runtime.handle()) {
+        Ok(told) => told,
+        Err(error) => return arguments.complain(error, CONFIGURATION),
+    };
+    let ended = work(&told.telemetry, runtime.handle(), &told.events);
+    arguments.end(&told, plan, ended.as_ref().err().map(ToString::to_string));
+    let code = match ended {
         Ok(()) => SUCCESS,
         Err(error) => {
             let code = if error.is_configuration() { CONFIGURATION } else { FAILED };
-            complain(error, code)
+            arguments.complain(error, code)
         }
-    }
+    };
+    arguments.linger(&told, runtime.handle(), std::future::pending());
+    code
 }
 
 /// Whether a URL names this machine.

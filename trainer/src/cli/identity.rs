@@ -16,7 +16,7 @@ use crate::{
 
 /// Certificates of a server or a client. All three files or none; they are read again for each connection.
 #[derive(Debug, Args)]
-pub struct IdentityArgs {
+pub(super) struct IdentityArgs {
     /// This side's certificate, PEM; its URI names the run and, for a client, its group.
     #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
     tls_cert: Option<PathBuf>,

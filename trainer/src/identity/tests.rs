@@ -24,7 +24,7 @@ use super::{
     *,
 };
 use crate::wire::{
-    Limits, Message, Subject, Terms,
+    Limits, Line, Message, Subject, Terms,
     client::{ConnectError, ConnectOptions, connect},
     runtime,
     server::{Arrival, ListenOptions, Listener},

@@ -43,7 +43,7 @@ pub(super) fn line(event: &Event, rounds: u32) -> Option<String> {
         )),
         Event::ClientAbsent { round, client, reason } => Some(format!("round {round}: without {client}: {reason}")),
         Event::Listening { address } => Some(format!("listening on {address}")),
-        Event::Disconnected { reason } => Some(format!("no server: {reason}")),
+        Event::Disconnected { reason } => Some(reason.clone()),
         Event::UploadRefused { client, sentence, .. } => Some(format!("refused {client}: {sentence}")),
         Event::ClientFailed { client, reason } => Some(format!("{client} gave up: {reason}")),
         Event::RunFinished { run, error: None } => Some(format!("{run}: done")),

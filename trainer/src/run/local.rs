@@ -149,10 +149,10 @@ pub fn server_setup<'a>(plan: &'a Plan, materials: &Materials, slots: &Slots, ev
         all_data: if plan.framework.needs().all_data { corpus.clients.clone() } else { Vec::new() },
         labels: corpus.label_order.clone(),
         slots: slots.clone(),
-        ledger: Ledger::new(),
         uid: uid::text(plan),
         farewell: FAREWELL,
         events: events.clone(),
+        ledger: Ledger::new(),
     }
 }
 

@@ -71,18 +71,6 @@ impl Ledger {
         })
     }
 
-    /// Settled payload by direction and kind, of this process.
-    pub fn payload_by_kind(&self) -> BTreeMap<(Direction, PayloadKind), u64> {
-        let book = self.book();
-        let mut kinds = BTreeMap::new();
-        for account in book.clients.values() {
-            for (entry, bytes) in account.payload.iter().filter(|(entry, _)| account.is_settled(entry)) {
-                *kinds.entry((entry.direction, entry.kind)).or_default() += bytes;
-            }
-        }
-        kinds
-    }
-
     /// Counts a message's payload: one that was sent, or one that came and was accepted.
     pub fn count(&self, client: &str, direction: Direction, message: &Message) {
         let mut book = self.book();
@@ -102,9 +90,31 @@ impl Ledger {
         account.enter(Direction::Up, exchange, 0, message);
     }
 
-    /// Says which attempt of a client counted in an exchange.
+    /// Says which attempt of a client counted in an exchange that is closed; 0 for none.
     pub fn settle(&self, client: &str, exchange: Exchange, attempt: u32) {
         self.book().account(client).settled.insert(exchange, attempt);
+    }
+
+    /// Settled payload by client, direction and kind, of this process.
+    pub fn payload(&self) -> BTreeMap<(String, Direction, PayloadKind), u64> {
+        let mut all = BTreeMap::new();
+        for (client, account) in &self.book().clients {
+            for (entry, bytes) in account.payload.iter().filter(|(entry, _)| account.is_settled(entry)) {
+                *all.entry((client.clone(), entry.direction, entry.kind)).or_default() += bytes;
+            }
+        }
+        all
+    }
+
+    /// What the sockets of each client have carried, in this process.
+    pub fn wire(&self) -> BTreeMap<String, UpDown> {
+        self.book().clients.iter().map(|(client, account)| (client.clone(), account.carried())).collect()
+    }
+
+    /// Payload of each client that led to nothing: sent again, refused, or of an exchange that closed without it.
+    pub fn retransmitted(&self) -> BTreeMap<String, UpDown> {
+        let book = self.book();
+        book.clients.iter().map(|(client, account)| (client.clone(), account.total().retransmitted)).collect()
     }
 
     /// Counts a connection's bytes as `client`'s, from its first byte on; a client that reconnects has several.
@@ -149,7 +159,13 @@ impl Account {
     fn total(&self) -> Carried {
         let mut total = Carried { wire: self.carried(), ..Carried::default() };
         for (entry, bytes) in &self.payload {
-            let of = if self.is_settled(entry) { &mut total.payload } else { &mut total.retransmitted };
+            let of = match self.settled.get(&entry.exchange) {
+                Some(settled) if entry.attempt > 0 && *settled == entry.attempt => &mut total.payload,
+                Some(_) => &mut total.retransmitted,
+                None if entry.attempt == 0 => &mut total.retransmitted,
+                // Not decided yet.
+                None => continue,
+            };
             match entry.direction {
                 Direction::Up => of.up += bytes,
                 Direction::Down => of.down += bytes,

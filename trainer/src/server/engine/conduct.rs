@@ -145,6 +145,9 @@ impl Engine<'_> {
             let attempt = self.attempts.get(client).map_or(0, |(_, attempt)| *attempt);
             self.setup.ledger.settle(&self.id(*client), close.exchange, attempt);
         }
+        for (client, _) in &close.absent {
+            self.setup.ledger.settle(&self.id(*client), close.exchange, 0);
+        }
         if index + 1 == self.setup.plan.rules.exchanges {
             self.close_round(close, now)?;
         }
