@@ -2,6 +2,7 @@
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
 pub mod averages;
+mod caught;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
