@@ -13,6 +13,8 @@ pub mod events;
 pub mod export;
 pub mod flops;
 pub mod frameworks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod local;
 pub mod logs;
 pub mod meter;
