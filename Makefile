@@ -11,6 +11,12 @@ CRD := crds/federatedfinetunes.fedtune.io.yaml
 CARGO_DENY_VERSION := 0.20.2
 PROMTOOL := .cache/tools/promtool
 CARGO_DENY := .cache/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := .cache/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+# How long `make fuzz` feeds each target.
+SECONDS ?= 600
+# Bash counts on from a SECONDS that it finds in its environment.
+unexport SECONDS
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Says the command and the time it took.
 TIMED := @scripts/timed.sh
@@ -72,6 +78,17 @@ $(PROMTOOL):
 $(CARGO_DENY):
 	$(TIMED) cargo install --locked --debug --no-default-features cargo-deny --version $(CARGO_DENY_VERSION) \
 		--root $(dir $(@D))
+
+.PHONY: fuzz
+fuzz: setup $(CARGO_FUZZ) ## Feed every parser made-up bytes, SECONDS=600 each
+	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh $(SECONDS)
+
+.PHONY: soak
+soak: setup $(CARGO_FUZZ) ## What takes too long for each change: a minute of each fuzz target
+	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh 60
+
+$(CARGO_FUZZ):
+	$(TIMED) cargo install --locked --debug cargo-fuzz --version $(CARGO_FUZZ_VERSION) --root $(dir $(@D))
 
 .PHONY: generate
 generate: ## Write the custom resource definition anew from the types in crds/

@@ -4,6 +4,7 @@
 mod check;
 mod rules;
 mod set;
+mod size;
 mod words;
 
 use std::sync::LazyLock;
@@ -110,6 +111,7 @@ fn document_name(document: &Value, index: usize) -> String {
 
 /// The documents of `yaml` as JSON, merge keys (`<<`) resolved, empty ones left out.
 fn parse(yaml: &str) -> Result<Vec<Value>, serde_yaml::Error> {
+    size::check(yaml)?;
     let mut documents = Vec::new();
     for document in serde_yaml::Deserializer::from_str(yaml) {
         // By way of YAML's own value: it refuses a key that is there twice, JSON's takes the last one silently.

@@ -2,6 +2,7 @@
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
 pub mod averages;
+mod caught;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
@@ -12,6 +13,8 @@ pub mod events;
 pub mod export;
 pub mod flops;
 pub mod frameworks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod identity;
 pub mod local;
 pub mod logs;

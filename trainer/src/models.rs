@@ -26,6 +26,9 @@ mod rope;
 mod shape;
 mod tokens;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use load::fuzzing;
+
 pub use base::{Base, LoadOptions, Precision};
 pub use cut::{Model, Part};
 pub use load::{LoadError, LoadedTokenizer, load_tokenizer};

@@ -46,6 +46,12 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of a message's fields as JSON, at most.
 pub const FIELDS_BYTES: usize = 64 << 10;
 
+/// Bytes of a tensor's name, at most: what a sentence may quote of it.
+const NAME_BYTES: usize = 256;
+
+/// Dimensions of a tensor, at most: no model has more.
+const DIMENSIONS: usize = 8;
+
 /// Bytes of one frame with its framing, at most: nothing longer is read from a socket.
 const FRAME_BYTES: usize = CHUNK_BYTES + 1024;
 

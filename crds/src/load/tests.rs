@@ -266,6 +266,19 @@ fn text_that_is_no_yaml_and_no_text_are_refused() {
 }
 
 #[test]
+fn a_few_lines_that_stand_for_millions_of_values_are_refused() {
+    let list = |item: &str| vec![item; 1000].join(", ");
+    let told = sentences_of(&format!("a: &a [{}]\nb: [{}]\n", list("1"), list("*a")), &[]);
+    assert!(told[0].starts_with("this is not YAML: ") && told[0].contains("more than 100000 values"), "{told:?}");
+}
+
+#[test]
+fn a_value_with_a_tag_is_counted_and_read_like_any_other() {
+    let told = sentences_of("kind: !odd [1, {a: !more 2}]\n", &[]);
+    assert!(!told[0].contains("values"), "{told:?}");
+}
+
+#[test]
 fn merge_keys_are_resolved() {
     let spec = "{framework: {central: {}}, model: {source: &place {path: a}}, data: {source: {<<: *place}}}";
     assert_eq!(load(&with_spec(spec), &[]).expect("it loads").spec.data.source.path.as_deref(), Some("a"));

@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use super::cache;
-use crate::events::{Event, Events};
+use crate::{
+    caught::caught,
+    events::{Event, Events},
+};
 
 /// Why a text cannot become tokens.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +35,7 @@ pub enum TokeniseError {
 }
 
 /// Tokens of each text, from `cache` where they are there.
-pub(super) fn tokenise(
+pub(crate) fn tokenise(
     texts: &[&str],
     max_length: usize,
     tokenizer: &Tokenizer,
@@ -84,14 +87,19 @@ fn encode_all(texts: &[&str], tokenizer: &Tokenizer, events: &Events) -> Result<
     events.tell(Event::StageStarted { stage, of: texts.len() as u64 });
     let mut tokens = Vec::with_capacity(texts.len());
     for text in texts {
-        let encoding = tokenizer.encode_fast(*text, true).map_err(|error| TokeniseError::Refused(error.to_string()))?;
-        tokens.push(encoding.get_ids().to_vec());
+        tokens.push(encode(text, tokenizer).map_err(TokeniseError::Refused)?);
         if tokens.len().is_multiple_of(STRIDE) {
             events.tell(Event::StageAdvanced { at: tokens.len() as u64 });
         }
     }
     events.tell(Event::StageFinished);
     Ok(tokens)
+}
+
+/// A tokenizer's file may ask for what the library panics on when it comes to a text.
+fn encode(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, String> {
+    let encoding = caught(|| tokenizer.encode_fast(text, true))?.map_err(|error| error.to_string())?;
+    Ok(encoding.get_ids().to_vec())
 }
 
 /// `6046` as `6,046`.

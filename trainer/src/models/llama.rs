@@ -155,16 +155,13 @@ impl Llama {
         device: Device,
     ) -> Result<Self, LoadError> {
         let (theta, scaling) = config.rope().map_err(|reason| checkpoint.unusable(&reason))?;
-        let frequencies = Tensor::from_slice(&scaling.frequencies(theta, shape.head_dim));
-        Ok(Self {
-            words: checkpoint.tensor("model.embed_tokens.weight", &[shape.vocab, shape.hidden])?,
-            frequencies: frequencies.to_device(device),
-            blocks: (0..shape.blocks)
-                .map(|block| Block::load(checkpoint, config, shape, block))
-                .collect::<Result<_, _>>()?,
-            norm: RmsNorm::load(checkpoint, "model.norm", shape.hidden, config.rms_norm_eps)?,
-            head_dim: shape.head_dim as i64,
-        })
+        let words = checkpoint.tensor("model.embed_tokens.weight", &[shape.vocab, shape.hidden])?;
+        let blocks =
+            (0..shape.blocks).map(|block| Block::load(checkpoint, config, shape, block)).collect::<Result<_, _>>()?;
+        let norm = RmsNorm::load(checkpoint, "model.norm", shape.hidden, config.rms_norm_eps)?;
+        // After the weights, which a head that claims to be too wide does not match: it decides how much this takes.
+        let frequencies = Tensor::from_slice(&scaling.frequencies(theta, shape.head_dim)).to_device(device);
+        Ok(Self { words, frequencies, blocks, norm, head_dim: shape.head_dim as i64 })
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod checkpoint;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gguf;
 mod safetensors;
 mod tokenizer;

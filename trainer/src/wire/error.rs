@@ -1,7 +1,7 @@
 //! What can be wrong with a message, each with its sentence.
 //! Must not repeat a peer's text at length: what a sentence quotes is cut.
 
-use super::{Element, FIELDS_BYTES, PROTOCOL_VERSION};
+use super::{DIMENSIONS, Element, FIELDS_BYTES, NAME_BYTES, PROTOCOL_VERSION};
 
 /// A tensor or a frame that is not what it must be. A peer's message that causes one is refused whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +27,10 @@ pub enum WireError {
     HeaderTooLong { length: usize, allowed: usize },
     #[error("the header of the message cannot be read: {reason}")]
     HeaderUnreadable { reason: String },
+    #[error(
+        "tensor {name:?} has a name of {length} bytes and {dimensions} dimensions, at most {NAME_BYTES} and {DIMENSIONS} are allowed"
+    )]
+    TensorHeader { name: String, length: usize, dimensions: usize },
     #[error("tensor {name:?} has the unknown kind {number}")]
     UnknownKind { name: String, number: i32 },
     #[error("tensor {name:?} has the unknown element type {number}")]
@@ -59,7 +63,7 @@ impl WireError {
     }
 
     pub(super) fn shape(name: &str, shape: &[i64]) -> Self {
-        Self::Shape { name: quote(name), shape: shape[..shape.len().min(8)].to_vec() }
+        Self::Shape { name: quote(name), shape: shape[..shape.len().min(DIMENSIONS)].to_vec() }
     }
 }
 

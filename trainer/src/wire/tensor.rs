@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fedtune_crds::report::PayloadKind;
 use tch::{Device, Kind, Tensor};
 
-use super::WireError;
+use super::{DIMENSIONS, NAME_BYTES, WireError, error::quote};
 
 /// Type of a tensor's elements on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,6 +140,9 @@ impl fmt::Debug for WireTensor {
 
 /// Bytes that a tensor of this shape has, or why there is none of this shape.
 pub(super) fn byte_length(name: &str, shape: &[i64], element: Element) -> Result<u64, WireError> {
+    if name.len() > NAME_BYTES || shape.len() > DIMENSIONS {
+        return Err(WireError::TensorHeader { name: quote(name), length: name.len(), dimensions: shape.len() });
+    }
     let length = shape.iter().try_fold(element.size() as u64, |length, dimension| {
         u64::try_from(*dimension).ok().and_then(|dimension| length.checked_mul(dimension))
     });

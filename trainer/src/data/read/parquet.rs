@@ -1,7 +1,7 @@
 //! Apache Parquet with flat columns.
 //! Must not read columns that nobody asked for: files of texts often hold embeddings too.
 
-use std::{path::Path, sync::Arc};
+use std::{fmt::Display, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parquet::{
@@ -12,10 +12,20 @@ use parquet::{
 };
 
 use super::{Place, ReadError, Row, Wanted};
+use crate::caught::caught;
 
 pub(super) fn parse(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    // The library checks some lengths by assertion.
+    caught(|| read_rows(bytes, file, wanted)).unwrap_or_else(|panic| Err(not_parquet(file, panic)))
+}
+
+fn not_parquet(file: &Arc<Path>, reason: impl Display) -> ReadError {
     let whole = Place { file: file.clone(), line: None };
-    let refuse = |error: ParquetError| ReadError::malformed(&whole, format!("not readable as Parquet: {error}"));
+    ReadError::malformed(&whole, format!("not readable as Parquet: {reason}"))
+}
+
+fn read_rows(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    let refuse = |error: ParquetError| not_parquet(file, error);
     let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(refuse)?;
     let schema = reader.metadata().file_metadata().schema();
     wanted.check(file, &schema.get_fields().iter().map(|field| field.name()).collect::<Vec<_>>())?;

@@ -213,6 +213,19 @@ mod parquet_files {
     }
 
     #[test]
+    fn no_spoilt_parquet_file_makes_reading_panic() {
+        let (whole, path) = (file(), Arc::from(Path::new("mail.parquet")));
+        let wanted = Wanted { text: "text", label: Some("label"), value: None };
+        for at in 0..whole.len() {
+            for change in [0x01, 0x10, 0x80, 0xff] {
+                let mut spoilt = whole.clone();
+                spoilt[at] ^= change;
+                drop(super::super::parquet::parse(spoilt, &path, wanted)); // a changed text is no error
+            }
+        }
+    }
+
+    #[test]
     fn a_truncated_parquet_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let whole = file();

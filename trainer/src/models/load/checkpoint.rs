@@ -116,6 +116,13 @@ impl Checkpoint {
         })
     }
 
+    /// Makes every tensor of it as a model would ask for it; the first that cannot be made is the error.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn decode_all(&self) -> Result<(), LoadError> {
+        let decoded = self.tensors.iter().map(|(name, stored)| self.tensor(name, &stored.shape).map(drop));
+        decoded.fold(Ok(()), Result::and)
+    }
+
     /// Whether there is a tensor of this name.
     pub(in crate::models) fn holds(&self, name: &str) -> bool {
         self.find(name).is_some()

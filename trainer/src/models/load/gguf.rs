@@ -142,6 +142,7 @@ fn list_tensors(path: &Path, header: &Header, config: &llama::Config) -> Result<
     let file = map(path)?;
     let shared: Arc<Path> = path.into();
     let mut tensors = HashMap::new();
+    let mut left = file.numel() as u64;
     for info in &header.tensors {
         if info.name == "output.weight" {
             continue; // The language-modelling head is not trained, nor read.
@@ -151,6 +152,11 @@ fn list_tensors(path: &Path, header: &Header, config: &llama::Config) -> Result<
             reason: format!("its tensor {} is not part of a Llama model as it is supported here", info.name),
         })?;
         let stored = locate(&shared, &file, header.data_start, info, interleaved_heads(&name, config))?;
+        // A small file whose tensors all name the same bytes would make a large model.
+        left = left.checked_sub(stored.bytes.numel() as u64).ok_or_else(|| LoadError::Corrupt {
+            path: path.into(),
+            reason: format!("its tensors overlap: up to {} they are longer than the file", info.name),
+        })?;
         tensors.insert(name, stored);
     }
     Ok(tensors)
@@ -285,4 +291,4 @@ fn type_name(type_id: u32) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -21,6 +21,9 @@ use super::{
 /// Bytes of the length that stands before the header.
 const PREFIX: u64 = 8;
 
+/// Bytes of a header, at most, as Hugging Face's own reader has it.
+const LONGEST_HEADER: u64 = 100_000_000;
+
 /// Maps the files and lists their tensors.
 pub(super) fn open(folder: &Path, files: &[PathBuf], options: LoadOptions) -> Result<Checkpoint, LoadError> {
     let mut tensors = HashMap::new();
@@ -61,6 +64,9 @@ fn read_header(path: &Path) -> Result<(usize, Metadata), LoadError> {
     let header_length = u64::from_le_bytes(prefix);
     if header_length > length - PREFIX {
         return Err(corrupt(format!("its header claims {header_length} bytes, the file has {length}")));
+    }
+    if header_length > LONGEST_HEADER {
+        return Err(corrupt(format!("its header claims {header_length} bytes; at most {LONGEST_HEADER} are allowed")));
     }
     let mut header = vec![0; header_length as usize];
     file.read_exact(&mut header).map_err(failed)?;

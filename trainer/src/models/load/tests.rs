@@ -83,6 +83,27 @@ fn a_header_that_lies_about_its_length_is_refused() {
 }
 
 #[test]
+fn a_header_longer_than_any_model_needs_is_refused_unread() {
+    let model = Copied::of("tiny-bert");
+    model.set_weights(&100_000_001u64.to_le_bytes());
+    // The file has the length and takes no room: nothing is written there.
+    let file = fs::File::options().write(true).open(model.0.path().join("model.safetensors")).unwrap();
+    file.set_len(200_000_000).unwrap();
+    assert_eq!(
+        model.sentence(),
+        "model.safetensors is truncated or corrupt: its header claims 100000001 bytes; at most 100000000 are allowed"
+    );
+}
+
+#[test]
+fn a_head_that_claims_to_be_wide_is_held_against_the_weights_before_anything_is_made_for_it() {
+    let model = Copied::of("tiny-llama");
+    model.edit_config(|config| config["head_dim"] = json!(1u64 << 31));
+    let found = model.sentence();
+    assert!(found.ends_with("the configuration asks for [8589934592, 24]"), "{found}");
+}
+
+#[test]
 fn a_header_that_lies_about_a_tensor_is_refused() {
     for edit in [
         |tensor: &mut Value| tensor["shape"] = json!([24, 23]),

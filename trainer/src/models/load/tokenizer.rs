@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::{super::shape::ModelShape, LoadError, files::ModelFiles, gguf, hash_files, parse, read};
+use crate::caught::caught;
 
 /// A tokenizer with what a run records of it.
 #[derive(Debug, Clone)]
@@ -46,11 +47,24 @@ pub fn load_tokenizer(path: &Path) -> Result<LoadedTokenizer, LoadError> {
 
 fn from_folder(folder: &Path) -> Result<LoadedTokenizer, LoadError> {
     let file = folder.join("tokenizer.json");
-    let wrong = |error: tokenizers::Error| LoadError::Tokenizer { path: file.clone(), reason: error.to_string() };
-    let mut tokenizer = Tokenizer::from_bytes(read(&file)?).map_err(wrong)?;
-    tokenizer.with_padding(None).with_truncation(None).map_err(wrong)?;
+    let wrong = |reason| LoadError::Tokenizer { path: file.clone(), reason };
+    let tokenizer = parse_tokenizer(&read(&file)?).map_err(wrong)?;
     let pad_id = pad_token(folder, &tokenizer)?;
     Ok(LoadedTokenizer { tokenizer, hash: hash_files(&[&file])?, pad_id })
+}
+
+/// What a `tokenizer.json` describes, without the padding and truncation it asks for.
+pub(super) fn parse_tokenizer(json: &[u8]) -> Result<Tokenizer, String> {
+    build(|| {
+        let mut tokenizer = Tokenizer::from_bytes(json)?;
+        tokenizer.with_padding(None).with_truncation(None)?;
+        Ok(tokenizer)
+    })
+}
+
+/// Makes a tokenizer; the library panics on some that make no sense, and that is an error too.
+pub(super) fn build(make: impl FnOnce() -> tokenizers::Result<Tokenizer>) -> Result<Tokenizer, String> {
+    caught(make)?.map_err(|error| error.to_string())
 }
 
 /// The padding token of `tokenizer_config.json`, else its end-of-text token, else 0.

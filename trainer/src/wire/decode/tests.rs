@@ -218,6 +218,22 @@ fn a_header_longer_than_its_limits_need_is_refused_unread() {
 }
 
 #[test]
+fn a_tensor_with_a_long_name_or_many_dimensions_is_refused_and_quoted_in_short() {
+    let named = |name: String, shape: Vec<i64>| {
+        let mut spoilt = fair_header(&[]);
+        spoilt.tensors[0] = TensorHeader { name, shape, ..spoilt.tensors[0].clone() };
+        header(&spoilt)
+    };
+    let long = refusal([named("x".repeat(257), vec![1])]);
+    assert!(long.ends_with("\" has a name of 257 bytes and 1 dimensions, at most 256 and 8 are allowed"), "{long}");
+    assert!(long.len() < 200, "{long}");
+    let deep = refusal([named("t".to_owned(), vec![1; 9])]);
+    assert!(deep.contains("9 dimensions"), "{deep}");
+    let sent = upload(vec![WireTensor { shape: vec![1; 9], ..tensor("t", 1) }]);
+    assert!(matches!(encode(sent, RUN).err(), Some(WireError::TensorHeader { dimensions: 9, .. })));
+}
+
+#[test]
 fn a_message_no_receiver_would_take_is_not_sent() {
     let many = upload((0..40_000).map(|index| tensor(&format!("tensor-with-a-long-name-{index}"), 0)).collect());
     assert!(matches!(encode(many, RUN).err(), Some(WireError::HeaderTooLong { .. })));

@@ -166,13 +166,18 @@ impl<R: Read> Reader<R> {
         if type_id == TEXT {
             return Ok(Value::Texts((0..count).map(|_| self.text()).collect::<Result<_, _>>()?));
         }
+        // No list that is needed has smaller numbers, and as i64 a list of bytes would take eight times its file.
+        let kept = matches!(type_id, 4 | 5 | 10 | 11);
         let mut integers = Vec::new();
         for _ in 0..count {
-            if let Value::Integer(value) = self.scalar(key, type_id)? {
+            let value = self.scalar(key, type_id)?;
+            if let Value::Integer(value) = value
+                && kept
+            {
                 integers.push(value);
             }
         }
-        Ok(if integers.len() as u64 == count { Value::Integers(integers) } else { Value::Skipped })
+        Ok(if kept { Value::Integers(integers) } else { Value::Skipped })
     }
 
     fn tensor_info(&mut self) -> Result<TensorInfo, Problem> {

@@ -40,6 +40,13 @@ impl Writer {
         self
     }
 
+    /// A list of `count` elements of a type.
+    fn list(mut self, key: &str, type_id: u32, count: usize, elements: &[u8]) -> Self {
+        let (list, count) = (9u32.to_le_bytes(), (count as u64).to_le_bytes());
+        self.entries.push([&text(key), &list[..], &type_id.to_le_bytes(), &count, elements].concat());
+        self
+    }
+
     fn tensor(mut self, name: &str, shape: &[usize], type_id: u32, bytes: &[u8]) -> Self {
         let mut info = [text(name), (shape.len() as u32).to_le_bytes().into()].concat();
         shape.iter().rev().for_each(|&n| info.extend((n as u64).to_le_bytes()));
@@ -107,6 +114,42 @@ fn tiny_llama() -> Writer {
         writer = writer.tensor(&gguf, &shape, 0, &bytes);
     }
     writer
+}
+
+/// A model of one block with a tokenizer, every supported element type, and numbers that are nearly all zero.
+pub(crate) fn smallest() -> Vec<u8> {
+    let texts = |texts: &[&str]| texts.iter().flat_map(|word| text(word)).collect::<Vec<u8>>();
+    let types = [3i32, 1, 1, 1, 4].map(i32::to_le_bytes).concat();
+    let mut writer = Writer::default()
+        .word("general.architecture", "llama")
+        .number("llama.embedding_length", 32)
+        .number("llama.feed_forward_length", 32)
+        .number("llama.block_count", 1)
+        .number("llama.attention.head_count", 2)
+        .number("llama.attention.head_count_kv", 1)
+        .number("llama.context_length", 16)
+        .word("tokenizer.ggml.model", "gpt2")
+        .word("tokenizer.ggml.pre", "smollm")
+        .list("tokenizer.ggml.tokens", 8, 5, &texts(&["<end>", "a", "b", "ab", "word"]))
+        .list("tokenizer.ggml.merges", 8, 1, &texts(&["a b"]))
+        .list("tokenizer.ggml.token_type", 5, 5, &types);
+    let (f32s, f16s, q4_1, q8_0, bf16s) = ((0, 128), (1, 64), (3, 20), (8, 34), (30, 64));
+    for (name, rows, (type_id, row_bytes)) in [
+        ("token_embd", 5, q8_0),
+        ("blk.0.attn_q", 32, q4_1),
+        ("blk.0.attn_k", 16, q8_0),
+        ("blk.0.attn_v", 16, q4_1),
+        ("blk.0.attn_output", 32, q4_1),
+        ("blk.0.ffn_gate", 32, q8_0),
+        ("blk.0.ffn_up", 32, bf16s),
+        ("blk.0.ffn_down", 32, f16s),
+    ] {
+        writer = writer.tensor(&format!("{name}.weight"), &[rows, 32], type_id, &vec![0x11; rows * row_bytes]);
+    }
+    for name in ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"] {
+        writer = writer.tensor(&format!("{name}.weight"), &[32], f32s.0, &vec![0; f32s.1]);
+    }
+    writer.bytes()
 }
 
 /// Writes `bytes` to a file of its own and loads it.
@@ -192,6 +235,29 @@ fn a_header_that_claims_more_than_the_file_holds_is_refused() {
     let mut bytes = tiny_llama().bytes();
     bytes[24..32].copy_from_slice(&(1u64 << 40).to_le_bytes());
     assert!(sentence(&bytes).contains("it claims 1099511627776 characters of text, but only"));
+}
+
+#[test]
+fn tensors_that_share_their_bytes_are_refused() {
+    let mut writer = header_of_tiny_llama().tensor("token_embd.weight", &[64, 24], 0, &[0; 64 * 24 * 4]);
+    for block in 0..3 {
+        let info =
+            [text(&format!("blk.{block}.attn_norm.weight")), writer.infos[0][text("token_embd.weight").len()..].into()];
+        writer.infos.push(info.concat());
+    }
+    let found = sentence(&writer.bytes());
+    let expected = "model.gguf is truncated or corrupt: its tensors overlap: up to blk.0.attn_norm.weight they are ";
+    assert!(found.starts_with(expected), "{found}");
+}
+
+#[test]
+fn a_list_of_bytes_is_read_over_and_not_kept_as_numbers() {
+    let listed = tiny_llama().list("tokenizer.ggml.token_type", 0, 2, &[1, 1]).list("x", 7, 1, &[1]).bytes();
+    let header = read_header(&listed[..], listed.len() as u64).unwrap();
+    assert_eq!(header.metadata["tokenizer.ggml.token_type"], Value::Skipped);
+    let listed = tiny_llama().list("tokenizer.ggml.token_type", 5, 1, &[1, 0, 0, 0]).bytes();
+    let header = read_header(&listed[..], listed.len() as u64).unwrap();
+    assert_eq!(header.metadata["tokenizer.ggml.token_type"], Value::Integers(vec![1]));
 }
 
 #[test]

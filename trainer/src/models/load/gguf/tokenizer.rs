@@ -11,7 +11,7 @@ use tokenizers::{
 };
 
 use super::{
-    super::{LoadError, LoadedTokenizer},
+    super::{LoadError, LoadedTokenizer, tokenizer},
     Metadata, open_header,
 };
 
@@ -31,8 +31,8 @@ pub(in crate::models::load) fn load_tokenizer(path: &Path) -> Result<LoadedToken
         let reason = format!("it has {} tokens, but types of {}", tokens.len(), types.len());
         return Err(metadata.unusable(reason));
     }
-    let tokenizer = build(tokens, merges, types)
-        .map_err(|error| LoadError::Tokenizer { path: path.into(), reason: error.to_string() })?;
+    let tokenizer = tokenizer::build(|| build(tokens, merges, types))
+        .map_err(|reason| LoadError::Tokenizer { path: path.into(), reason })?;
     Ok(LoadedTokenizer { tokenizer, hash: hash(tokens, merges), pad_id: metadata.pad_token_id() })
 }
 

@@ -1,0 +1,4 @@
+//! Feeds `fedtune::fuzzing::safetensors` and looks for a panic, a wrong access, and waste of time or memory.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drop(fedtune::fuzzing::safetensors(bytes)));
