@@ -96,9 +96,10 @@ impl From<&WireError> for RefusalReason {
             | WireError::ChunkBeforeHeader { .. }
             | WireError::HeaderTooEarly { .. } => Self::Protocol,
             WireError::Run { .. } => Self::Run,
-            WireError::FieldsTooLong { .. } | WireError::TooManyBytes { .. } | WireError::HeaderTooLong { .. } => {
-                Self::TooLarge
-            }
+            WireError::FieldsTooLong { .. }
+            | WireError::TooManyBytes { .. }
+            | WireError::HeaderTooLong { .. }
+            | WireError::TensorHeader { .. } => Self::TooLarge,
             WireError::TooManyTensors { .. } => Self::Count,
             WireError::UnknownElement { .. } | WireError::WrongElement { .. } => Self::Element,
             WireError::Shape { .. } => Self::Shape,
