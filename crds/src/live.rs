@@ -103,7 +103,7 @@ mod tests {
             accuracy: Some(0.75),
             loss: None,
             payload_bytes: 12,
-            client_flops: 4e19,
+            client_flops: 4.5e12,
             eta_seconds: Some(2.5),
             waiting_for: vec!["silo/1".to_owned()],
             since: moment(UNIX_EPOCH + Duration::from_millis(1_700_000_000_900)),
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(
             text,
             "{\"uid\":\"u\",\"epoch\":2,\"seq\":7,\"phase\":\"Running\",\"round\":1,\"rounds\":3,\"clientsReady\":1,\
-             \"clients\":2,\"accuracy\":0.75,\"loss\":null,\"payloadBytes\":12,\"clientFlops\":4e19,\"etaSeconds\":2.5,\
+             \"clients\":2,\"accuracy\":0.75,\"loss\":null,\"payloadBytes\":12,\"clientFlops\":4500000000000.0,\"etaSeconds\":2.5,\
              \"waitingFor\":[\"silo/1\"],\"since\":\"2023-11-14T22:13:20Z\",\"message\":\"round 2 of 3\"}"
         );
         assert_eq!(serde_json::from_str::<LiveStatus>(&text).unwrap(), status);
