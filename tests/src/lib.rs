@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
 //! | `program.rs` | the program: built, started, waited for |
+//! | `siege.rs` | server and clients that are killed and started again |
 //! | `tiny.rs` | a model and texts so small that a run takes a second |
 
 mod bench;
 mod program;
+pub mod siege;
 pub mod tiny;
 
 pub use bench::Bench;

@@ -20,7 +20,10 @@ mod apart;
 pub mod environment;
 mod report;
 mod run;
+mod signals;
 mod specs;
+
+use signals::{Signal, Watch};
 
 /// Everything worked.
 const SUCCESS: u8 = 0;
@@ -75,14 +78,24 @@ pub struct SpecArgs {
 pub fn run(cli: &Cli) -> ExitCode {
     let code = match start_logs(cli) {
         Err(error) => complain(error, CONFIGURATION),
-        Ok(events) => match &cli.command {
-            Command::Run(arguments) => run::run(arguments, events),
-            Command::Server(arguments) => apart::server(arguments, &events),
-            Command::Client(arguments) => apart::client(arguments, &events),
-            Command::Report(arguments) => report::report(arguments),
+        Ok(events) => match Watch::begin() {
+            Err(error) => complain(format!("cannot listen for signals: {error}"), FAILED),
+            Ok(watch) => {
+                let code = obey(&cli.command, events, &watch);
+                watch.caught().map_or(code, Signal::code)
+            }
         },
     };
     ExitCode::from(code)
+}
+
+fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
+    match command {
+        Command::Run(arguments) => run::run(arguments, events),
+        Command::Server(arguments) => apart::server(arguments, &events, watch),
+        Command::Client(arguments) => apart::client(arguments, &events),
+        Command::Report(arguments) => report::report(arguments),
+    }
 }
 
 /// Sets up logs and progress, both on standard error.

@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use tonic::transport::Uri;
 
-use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, specs};
+use super::{CONFIGURATION, FAILED, SUCCESS, SpecArgs, complain, environment, signals::Watch, specs};
 use crate::{
     client::work,
     data::Scope,
@@ -84,7 +84,7 @@ pub struct ClientArgs {
 }
 
 /// Runs the server until the run is over.
-pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
+pub(super) fn server(arguments: &ServerArgs, events: &Events, watch: &Watch) -> u8 {
     if !arguments.insecure && !arguments.listen.ip().is_loopback() {
         let address = arguments.listen;
         return complain(
@@ -98,10 +98,10 @@ pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
         Ok(plan) => plan,
         Err(sentence) => return complain(sentence, CONFIGURATION),
     };
-    finish(run_server(arguments, &plan, events))
+    finish(run_server(arguments, &plan, events, watch))
 }
 
-fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<(), RunError> {
+fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events, watch: &Watch) -> Result<(), RunError> {
     let folder = Folder::of(&arguments.out, plan);
     let finished = folder.finished(plan, arguments.fresh)?.is_some();
     if finished {
@@ -116,7 +116,9 @@ fn run_server(arguments: &ServerArgs, plan: &Plan, events: &Events) -> Result<()
     }
     let keep = Kept::In(folder.path()).of_server(plan, &materials)?;
     let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
-    let Served { outcome, parting } = serve(setup, keep, listener, mpsc::channel())?;
+    let (sender, receiver) = mpsc::channel();
+    watch.stop_through(sender.clone());
+    let Served { outcome, parting } = serve(setup, keep, listener, (sender, receiver))?;
     let ended = local::Ended { outcome, clients: Vec::new(), apart: true };
     // A run that was finished before is only said again, to clients that were away.
     let written = if finished { Ok(()) } else { write_results(plan, &materials, &folder, &ended) };
