@@ -68,6 +68,11 @@ $(CARGO_DENY):
 	$(TIMED) cargo install --locked --debug --no-default-features cargo-deny --version $(CARGO_DENY_VERSION) \
 		--root $(dir $(@D))
 
+KILLS ?= 300
+.PHONY: soak-kills
+soak-kills: setup ## Kill processes of each framework at 300 seeded moments (KILLS=n, FEDTUNE_SEED=n): the same adapters
+	$(TIMED) env FEDTUNE_KILLS=$(KILLS) cargo test $(LOCKED) --workspace --test kills -- --nocapture
+
 .PHONY: generate
 generate: ## Write the custom resource definition anew from the types in crds/
 	$(TIMED) $(BUILD_OPERATOR)

@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
-    process::{self, Child, ChildStderr, Command, Stdio},
+    process::{self, Child, ChildStderr, Stdio},
     sync::{
         atomic::{AtomicU16, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -184,10 +184,14 @@ impl<'a> Siege<'a> {
         None
     }
 
-    /// Goes on listening for so long.
+    /// Goes on listening for so long, but not past the server's farewell: soon nobody is left to be killed.
     fn hold(&mut self, delay: Duration) {
         let until = Instant::now() + delay;
-        while self.hear(until.saturating_duration_since(Instant::now())).is_some() {}
+        while let Some(heard) = self.hear(until.saturating_duration_since(Instant::now())) {
+            if heard.phase["phase"] == "farewell" {
+                return;
+            }
+        }
     }
 
     /// Kills and starts again; how many were still there to be killed.
@@ -333,10 +337,4 @@ pub fn quiet_address() -> String {
             return address;
         }
     }
-}
-
-/// Sends a process this signal, as in `TERM`.
-pub fn send_signal(pid: u32, signal: &str) {
-    let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status();
-    assert!(sent.expect("there is a shell").success(), "{pid} cannot be sent SIG{signal}");
 }

@@ -168,12 +168,17 @@ fn run_client(arguments: &ClientArgs, plan: &Plan, ordinal: usize, events: &Even
     };
     let slots = Slots::of_this_machine(plan.threads);
     let folder = Folder::of(&arguments.out, plan);
+    let needs = plan.framework.needs();
+    if needs.clients_keep_models || (needs.clients_keep_state && arguments.state.is_none()) {
+        // Also where this client comes before its server: a folder without a mark would be refused then.
+        folder.join(plan)?;
+    }
     let state = arguments.state.as_deref().unwrap_or(folder.path());
     let setup = local::client_setup(plan, &materials, Kept::In(state), ordinal, &slots, events)?;
     let mut dialer = Dialer::new(&arguments.server, options, setup.incarnation);
     let mut finished =
         work(setup, &mut dialer).map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
-    if plan.framework.needs().clients_keep_models {
+    if needs.clients_keep_models {
         folder.export_client(plan, &materials, ordinal, &finished)?;
     }
     finished.confirm();
