@@ -70,19 +70,16 @@ fn wanted() -> (u64, usize) {
     (number("FEDTUNE_SEED").unwrap_or(1), number("FEDTUNE_KILLS").unwrap_or(0) as usize)
 }
 
-/// Kills of a run, from a seed: each phase once, all at once, and the server while a client is in the midst of it.
+/// Kills of a run, from a seed: each phase once, one of them with all processes, and the server once more while a client
+/// is in the midst of its part.
 fn kills(framework: &Framework, seed: u64) -> Vec<Kill> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let of_a_round: Vec<Phase> = ROUND.iter().chain(framework.phases).copied().collect();
-    let mut pick = |side: Option<Side>| {
-        let mut phases: Vec<Phase> =
-            of_a_round.iter().copied().filter(|phase| side.is_none_or(|side| phase.side == side)).collect();
-        phases.shuffle(&mut random);
-        phases[0]
-    };
-    let (all, midst) = ((pick(None), Whom::All), (pick(Some(Side::Client)), Whom::Server));
-    let mut moments: Vec<(Phase, Whom)> = of_a_round.iter().map(|phase| (*phase, Whom::Speaker)).collect();
-    moments.extend([all, midst]);
+    let of_a_round = ROUND.iter().chain(framework.phases);
+    let mut moments: Vec<(Phase, Whom)> = of_a_round.map(|phase| (*phase, Whom::Speaker)).collect();
+    moments.shuffle(&mut random);
+    moments[0].1 = Whom::All;
+    let midst = moments[1..].iter().find(|(phase, _)| phase.side == Side::Client).map(|(phase, _)| *phase);
+    moments.push((midst.unwrap(), Whom::Server));
     moments.shuffle(&mut random);
     let begin = (server("freeze"), Whom::Speaker);
     let end = END.iter().map(|phase| (*phase, Whom::Speaker));
@@ -96,9 +93,9 @@ fn kills(framework: &Framework, seed: u64) -> Vec<Kill> {
     moments.into_iter().map(kill).collect()
 }
 
-/// Enough rounds for the kills: from one to the next no more than one passes.
+/// Enough rounds for the kills: from one to the next no more than one passes, and those of the end need none.
 fn sets(kills: usize) -> Vec<String> {
-    let rounds = format!("training.rounds={kills}");
+    let rounds = format!("training.rounds={}", kills - END.len());
     ["--set", &rounds, "--set", "training.localSteps=2"].map(str::to_owned).to_vec()
 }
 
