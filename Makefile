@@ -84,11 +84,17 @@ fuzz: setup $(CARGO_FUZZ) ## Feed every parser made-up bytes, SECONDS=600 each
 	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh $(SECONDS)
 
 .PHONY: soak
-soak: setup $(CARGO_FUZZ) ## What takes too long for each change: a minute of each fuzz target
+soak: setup $(CARGO_FUZZ) soak-kills ## What takes too long for each change: 300 kills, a minute of each fuzz target
 	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh 60
 
 $(CARGO_FUZZ):
 	$(TIMED) cargo install --locked --debug cargo-fuzz --version $(CARGO_FUZZ_VERSION) --root $(dir $(@D))
+
+# Kills processes of each framework at seeded moments (KILLS=n, FEDTUNE_SEED=n): the same adapters.
+KILLS ?= 300
+.PHONY: soak-kills
+soak-kills: setup
+	$(TIMED) env FEDTUNE_KILLS=$(KILLS) cargo test $(LOCKED) --workspace --test kills -- --nocapture
 
 .PHONY: generate
 generate: ## Write the custom resource definition anew from the types in crds/

@@ -5,6 +5,7 @@ use std::{
     env,
     ffi::OsString,
     io::{BufRead, BufReader, Read},
+    mem,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -68,8 +69,8 @@ pub struct Running {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
-    /// What it has said on standard error so far, as far as somebody listened.
-    heard: String,
+    /// Of standard error, what has been waited for.
+    said: String,
 }
 
 impl Running {
@@ -83,32 +84,45 @@ impl Running {
             .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let stdout = read_lines(child.stdout.take().expect("it is piped"));
         let stderr = read_lines(child.stderr.take().expect("it is piped"));
-        Self { child, stdout, stderr, heard: String::new() }
-    }
-
-    /// Waits until it says a line with `wanted` in it on standard error, and gives that line.
-    pub fn says(&mut self, wanted: &str) -> String {
-        loop {
-            let Ok(line) = self.stderr.recv_timeout(LIMIT) else {
-                panic!("it did not say {wanted:?}; it said:\n{}", self.heard);
-            };
-            self.heard.push_str(&line);
-            if line.contains(wanted) {
-                return line;
-            }
-        }
+        Self { child, stdout, stderr, said: String::new() }
     }
 
     /// Waits until the process ends. Outputs end with it, so no clock has to be watched.
     pub fn wait(mut self) -> Ended {
-        let outputs = rest(&self.stderr).and_then(|err| Ok((rest(&self.stdout)?, err)));
-        let Ok((stdout, stderr)) = outputs else {
-            self.child.kill().expect("a child may be killed");
-            let said: String = self.stderr.iter().collect();
-            panic!("a process did not end within {LIMIT:?}; it said:\n{}{said}", self.heard);
-        };
+        let deadline = Instant::now() + LIMIT;
+        while self.read_line(deadline).is_some() {}
+        let stdout = self.stdout.iter().collect();
         let status = self.child.wait().expect("a child can be waited for");
-        Ended { code: status.code(), stdout, stderr: std::mem::take(&mut self.heard) + &stderr }
+        Ended { code: status.code(), stdout, stderr: mem::take(&mut self.said) }
+    }
+
+    /// Waits until the process says a line on standard error that has all of these words, and gives that line.
+    pub fn wait_for(&mut self, words: &[&str]) -> String {
+        let deadline = Instant::now() + LIMIT;
+        while let Some(line) = self.read_line(deadline) {
+            if words.iter().all(|word| line.contains(word)) {
+                return line;
+            }
+        }
+        panic!("a process ended without a line with {words:?}; it said:\n{}", self.said);
+    }
+
+    /// Sends a signal, as in `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(sent.expect("there is a shell").success(), "a process cannot be sent SIG{name}");
+    }
+
+    /// The next line of standard error; none where that has ended.
+    fn read_line(&mut self, deadline: Instant) -> Option<String> {
+        match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                self.said.push_str(&line);
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("a process took longer than {LIMIT:?}; it said:\n{}", self.said),
+        }
     }
 
     /// Whether it has not ended yet.
@@ -125,31 +139,17 @@ impl Drop for Running {
     }
 }
 
-/// Lines of an output as they come; the channel ends with it.
+/// Lines with their ends, as they come.
 fn read_lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
-        loop {
-            let mut line = Vec::new();
-            let read = pipe.read_until(b'\n', &mut line).expect("a pipe can be read");
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).expect("a pipe can be read") > 0 {
             // A test that has failed no longer listens.
-            if read == 0 || sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                return;
-            }
+            let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+            line.clear();
         }
     });
     receiver
-}
-
-/// All that is still said, until the output ends.
-fn rest(lines: &Receiver<String>) -> Result<String, RecvTimeoutError> {
-    let (mut text, deadline) = (String::new(), Instant::now() + LIMIT);
-    loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => text.push_str(&line),
-            Err(RecvTimeoutError::Disconnected) => return Ok(text),
-            Err(RecvTimeoutError::Timeout) => return Err(RecvTimeoutError::Timeout),
-        }
-    }
 }

@@ -21,7 +21,7 @@ const LINGER: &str = "3600";
 
 /// Address of the telemetry of a process that was started with `--http 127.0.0.1:0 --log fedtune=info`.
 fn telemetry_of(process: &mut Running) -> String {
-    let line = process.says("telemetry is served");
+    let line = process.wait_for(&["telemetry is served"]);
     line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
 }
 
@@ -76,7 +76,7 @@ fn last_figures_are_those_of_the_report(framework: &str, name: &str) {
     let log = bench.path("last-words").display().to_string();
     let arguments = ["server", &spec, "--listen", "127.0.0.1:0", "--out", "apart", "--termination-log", &log];
     let (mut server, address) = start(&bench, &arguments);
-    let line = server.says("listening on ");
+    let line = server.wait_for(&["listening on "]);
     let listens = line.trim().strip_prefix("listening on ").unwrap();
     assert_eq!(get(&address, "/readyz"), (200, "ready\n".to_owned()));
     let clients = CLIENTS.map(|id| start_client(&bench, &spec, id, listens));
@@ -86,10 +86,10 @@ fn last_figures_are_those_of_the_report(framework: &str, name: &str) {
     status_says_what_the_report_says(&seen, &report);
     server_scrape_says_what_the_report_says(&scrape(&address), &report, name);
     for ((mut client, address), id) in clients.into_iter().zip(CLIENTS) {
-        client.says("tiny: done");
+        client.wait_for(&["tiny: done"]);
         client_scrape_says_what_the_report_says(&scrape(&address), &report, id);
     }
-    server.says("the termination message is written");
+    server.wait_for(&["the termination message is written"]);
     let words: LiveStatus = serde_json::from_slice(&bench.read("last-words")).unwrap();
     assert_eq!(&words, seen.last().unwrap());
 }
@@ -171,7 +171,7 @@ fn a_client_that_waits_for_its_server_is_alive_and_says_what_it_waits_for() {
     let nobody = listener.local_addr().unwrap().to_string();
     let (mut client, address) = start_client(&bench, &spec, "silo/0", &nobody);
     assert_eq!(get(&address, "/healthz"), (200, "alive\n".to_owned()));
-    client.says("waits for the server at ");
+    client.wait_for(&["waits for the server at "]);
     let (code, body) = get(&address, "/readyz");
     assert_eq!((code, body), (503, format!("not ready: waits for the server at http://{nobody}\n")));
     assert!(client.is_alive());

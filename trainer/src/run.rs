@@ -114,8 +114,34 @@ impl RunError {
             | Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Listen(_) => true,
-            Self::Server(error) => matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_)),
+            Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
+            Self::Server(error) => {
+                matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_) | ServerError::Saved { .. })
+            }
             Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
+        }
+    }
+}
+
+impl RunError {
+    /// Whether the run did not even begin, because of the checkpoints that lie there.
+    fn is_of_checkpoints(&self) -> bool {
+        match self {
+            Self::Checkpoint(_) | Self::Server(ServerError::Saved { .. }) => true,
+            Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
+            Self::Folder(_)
+            | Self::Device(_)
+            | Self::Length(_)
+            | Self::Load(_)
+            | Self::Model(_)
+            | Self::Data(_)
+            | Self::Listen(_)
+            | Self::Connect(_)
+            | Self::Server(_)
+            | Self::Client { .. }
+            | Self::Export(_)
+            | Self::Report(_)
+            | Self::Runtime(_) => false,
         }
     }
 }
@@ -151,6 +177,8 @@ fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions)
             crate::report::write(&report, folder.path())?;
             Ok(report)
         }
+        // What lies there may be another process's: nothing of it is overwritten.
+        Err(error) if error.is_of_checkpoints() => Err(error),
         Err(error) => {
             crate::report::write(&summary::failed(plan, &materials, &error.to_string()), folder.path())?;
             Err(error)

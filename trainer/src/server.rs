@@ -56,6 +56,9 @@ pub(crate) use steps::Steps;
 /// How long clients may take to end their sessions after the run.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long what a server says when it is stopped may take to reach its clients.
+const STOPPING: Duration = Duration::from_secs(1);
+
 /// What reaches the engine.
 #[derive(Debug)]
 pub enum Inbox {
@@ -269,7 +272,9 @@ pub fn serve(
             Ok(Served { outcome, parting })
         }
         Err(error) => {
-            sluice.close(FAREWELL);
+            // Who stops a server starts another, to which its clients come anyway: they need not end before this one.
+            let stopped = matches!(error, ServerError::Stopped(_));
+            sluice.close(if stopped { STOPPING } else { FAREWELL });
             Err(error)
         }
     }
@@ -286,6 +291,7 @@ pub struct Parting {
 impl Parting {
     /// Tells every client, waits for those that are away, and closes the door.
     pub fn tell(mut self) {
+        tracing::debug!(phase = "farewell");
         let began = Instant::now();
         self.farewell.begin(&self.sluice);
         while !self.farewell.is_over() {

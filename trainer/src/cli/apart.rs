@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use tonic::transport::Uri;
 
 use super::{
-    CONFIGURATION, FAILED, SUCCESS, SpecArgs, environment, identity::IdentityArgs, specs, telemetry::TelemetryArgs,
+    CONFIGURATION, FAILED, SUCCESS, SpecArgs, environment, identity::IdentityArgs, signals::Watch, specs,
+    telemetry::TelemetryArgs,
 };
 use crate::{
     client::{dialer::Dialer, work},
@@ -98,13 +99,13 @@ pub struct ClientArgs {
 }
 
 /// Runs the server until the run is over.
-pub(super) fn server(arguments: &ServerArgs, events: &Events) -> u8 {
+pub(super) fn server(arguments: &ServerArgs, events: &Events, watch: &Watch) -> u8 {
     let (plan, identity) = match settle_server(arguments) {
         Ok(settled) => settled,
         Err(sentence) => return arguments.telemetry.complain(sentence, CONFIGURATION),
     };
     watched(&arguments.telemetry, &plan, Role::Server, events, |telemetry, runtime, events| {
-        run_server(arguments, &plan, identity, telemetry, runtime, events)
+        run_server(arguments, &plan, identity, watch, &Surroundings { telemetry, runtime, events })
     })
 }
 
@@ -121,10 +122,10 @@ fn run_server(
     arguments: &ServerArgs,
     plan: &Plan,
     identity: Option<Identity>,
-    telemetry: &Telemetry,
-    runtime: &Handle,
-    events: &Events,
+    watch: &Watch,
+    around: &Surroundings<'_>,
 ) -> Result<(), RunError> {
+    let Surroundings { telemetry, runtime, events } = *around;
     let folder = Folder::of(&arguments.out, plan);
     telemetry.watch_volume(folder.path());
     watch_certificate(telemetry, identity.as_ref());
@@ -145,7 +146,9 @@ fn run_server(
     telemetry.watch_ledger(&setup.ledger);
     telemetry.name_run(&setup.uid, keep.epoch());
     events.tell(Event::Listening { address: listener.local_addr() });
-    let Served { outcome, parting } = serve(setup, keep, listener, mpsc::channel())?;
+    let (sender, receiver) = mpsc::channel();
+    watch.stop_through(sender.clone());
+    let Served { outcome, parting } = serve(setup, keep, listener, (sender, receiver))?;
     let ended = local::Ended { outcome, clients: Vec::new(), apart: true };
     // A run that was finished before is only said again, to clients that were away.
     let written = match finished {
@@ -225,13 +228,18 @@ fn run_client(
     };
     let slots = Slots::of_this_machine(plan.threads);
     let folder = Folder::of(&arguments.out, plan);
+    let needs = plan.framework.needs();
+    if needs.clients_keep_models || (needs.clients_keep_state && arguments.state.is_none()) {
+        // Also where this client comes before its server: a folder without a mark would be refused then.
+        folder.join(plan)?;
+    }
     let state = arguments.state.as_deref().unwrap_or(folder.path());
     let setup = local::client_setup(plan, &materials, Kept::In(state), ordinal, &slots, events)?;
     let mut dialer = Dialer::new(&server, options, setup.incarnation);
     events.tell(Event::Disconnected { reason: format!("waits for the server at {server}") });
     let mut finished =
         work(setup, &mut dialer).map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
-    if plan.framework.needs().clients_keep_models {
+    if needs.clients_keep_models {
         folder.export_client(plan, &materials, ordinal, &finished)?;
     }
     finished.confirm();
@@ -248,6 +256,14 @@ fn watch_certificate(telemetry: &Telemetry, identity: Option<&Identity>) {
 
 fn cache(spec: &SpecArgs) -> Option<PathBuf> {
     spec.cache.clone().or_else(environment::default_cache)
+}
+
+/// What a command runs in.
+#[derive(Clone, Copy)]
+struct Surroundings<'a> {
+    telemetry: &'a Telemetry,
+    runtime: &'a Handle,
+    events: &'a Events,
 }
 
 /// Does `work` with telemetry around it: served before it begins, and for a while after it ended.

@@ -84,7 +84,10 @@ impl<'a> Member<'a> {
                     seated.half.seat_mut().worker.network(|| line.send(answer))?;
                     seated.say_figures(&self.events);
                 }
-                Subject::Finish => return seated.states.conclude(seated.half.as_mut(), &message, line),
+                Subject::Finish => {
+                    tracing::debug!(phase = "finish");
+                    return seated.states.conclude(seated.half.as_mut(), &message, line);
+                }
                 Subject::Refuse => take_refusal(&message)?,
                 Subject::Welcome => self.take_welcome(&message)?,
                 Subject::StepReply => {}

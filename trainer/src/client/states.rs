@@ -122,6 +122,7 @@ impl States {
             let fields = json!({ "after": have });
             line.send(Message { fields, epoch: ask.epoch, ..Message::new(Subject::Recall, ask.round) })?;
             let sent = receive_replay(line, have)?;
+            tracing::debug!(phase = "replay", round = sent.round);
             half.replay(&sent)?;
             have = sent.round;
             self.write(half, have)?;

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::{RunError, local::Ended, materials::Materials};
 use crate::{
+    checkpoint::{CheckpointError, Store},
     client::Finished,
     durable,
     export::{Export, write_adapter},
@@ -22,6 +23,9 @@ use crate::{
 
 /// The file that says whose a folder is.
 const MARK: &str = "run.json";
+
+/// The folder of the server's checkpoints.
+pub const CHECKPOINTS: &str = "checkpoint";
 
 /// `out/<name>`.
 #[derive(Debug)]
@@ -44,6 +48,9 @@ pub enum FolderError {
     /// Not a folder of runs.
     #[error("{} is there already and is no run's folder; choose another --out or metadata.name", .0.display())]
     NotARun(PathBuf),
+    /// A run that is under way, or a disk that does not say.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// No room or no right to write.
     #[error("{} cannot be written: {error}; choose an --out that this user may write to", path.display())]
     Io {
@@ -65,6 +72,11 @@ impl Folder {
         &self.0
     }
 
+    /// Where the server keeps its checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join(CHECKPOINTS)
+    }
+
     /// The report of an earlier run of the same spec that succeeded, unless a fresh one is wanted.
     pub fn finished(&self, plan: &Plan, fresh: bool) -> Result<Option<RunReport>, FolderError> {
         let Some(mark) = self.mark()? else { return Ok(None) };
@@ -78,11 +90,25 @@ impl Folder {
         Ok(report::read(&self.0).ok().filter(|report| report.phase == RunPhase::Succeeded))
     }
 
-    /// Makes the folder this plan's own; with `fresh`, what an earlier run left goes first.
+    /// Makes the folder this plan's own; with `fresh`, what an earlier run left goes first, unless it is under way.
     pub fn begin(&self, plan: &Plan, fresh: bool) -> Result<(), FolderError> {
         if fresh && self.0.exists() {
+            let _lock = Store::claim(&self.checkpoints())?;
             fs::remove_dir_all(&self.0).map_err(|error| self.io(error))?;
         }
+        self.write_mark(plan)
+    }
+
+    /// Makes the folder this plan's own unless it is already.
+    pub fn join(&self, plan: &Plan) -> Result<(), FolderError> {
+        match self.mark()? {
+            Some(mark) if mark.spec_hash == plan.spec_hash => Ok(()),
+            Some(_) => Err(FolderError::OtherSpec(self.0.clone())),
+            None => self.write_mark(plan),
+        }
+    }
+
+    fn write_mark(&self, plan: &Plan) -> Result<(), FolderError> {
         fs::create_dir_all(&self.0).map_err(|error| self.io(error))?;
         let mark = Mark { name: plan.name.clone(), spec_hash: plan.spec_hash.clone() };
         let text = serde_json::to_string_pretty(&mark).expect("a mark is two texts");

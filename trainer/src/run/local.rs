@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{RunError, materials::Materials, uid};
+use super::{RunError, folder::CHECKPOINTS, materials::Materials, uid};
 use crate::{
     checkpoint::{InMemory, Keep, Owner, Store},
     client::{self, ClientError, ClientSetup, Finished, dialer::Dialer},
@@ -49,7 +49,7 @@ impl Kept<'_> {
     /// The server's checkpoints.
     pub fn of_server(self, plan: &Plan, materials: &Materials) -> Result<Box<dyn Keep>, RunError> {
         match self {
-            Self::In(folder) => Ok(Box::new(Store::open(&folder.join("checkpoint"), &owner(plan, materials))?)),
+            Self::In(folder) => Ok(Box::new(Store::open(&folder.join(CHECKPOINTS), &owner(plan, materials))?)),
             Self::Nowhere => Ok(Box::new(InMemory::new())),
         }
     }

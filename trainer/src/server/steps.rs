@@ -39,6 +39,7 @@ impl Steps {
             let (who, got, expected) = (self.client.clone(), message.step, self.next);
             return Err(FrameworkError::OutOfOrder { who, got, expected });
         }
+        tracing::debug!(phase = "step", round = message.round, step = message.step);
         let reply = self.stepper.step(message)?;
         self.next += 1;
         Ok(reply)

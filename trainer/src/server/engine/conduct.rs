@@ -29,6 +29,7 @@ const FEW_TENSORS: usize = 8;
 impl Engine<'_> {
     /// Freezes the labels and makes the global model; from now on clients can be welcomed.
     pub(super) fn freeze(&mut self, door: &dyn Door) -> Result<(), ServerError> {
+        tracing::debug!(phase = "freeze");
         let labels = self.frozen_labels();
         self.account.freeze(&labels);
         self.running = Some(self.make_running(labels)?);
