@@ -38,6 +38,8 @@ mod admission;
 mod archive;
 mod engine;
 mod farewell;
+#[cfg(test)]
+mod hostile;
 mod saved;
 mod sessions;
 #[cfg(test)]
@@ -56,6 +58,9 @@ pub(crate) use steps::Steps;
 /// How long clients may take to end their sessions after the run.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Letters of a sentence that a peer may have a part in, at most.
+const SENTENCE: usize = 1000;
+
 /// What reaches the engine.
 #[derive(Debug)]
 pub enum Inbox {
@@ -66,7 +71,7 @@ pub enum Inbox {
     /// A client's session ended.
     Left(Client),
     /// A client's step was refused.
-    StepRefused(Client, FrameworkError),
+    StepRefused(Client, FrameworkError, Permit),
     /// A client broke the protocol, and its session is lost.
     Refused(Client, FrameworkError),
     /// The run must end.
@@ -114,12 +119,22 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn of(error: &FrameworkError) -> Self {
-        Self { reason: error.into(), sentence: error.to_string() }
+        Self { reason: error.into(), sentence: short(&error.to_string()) }
     }
 
     fn of_join(error: &JoinError) -> Self {
-        Self { reason: error.into(), sentence: error.to_string() }
+        Self { reason: error.into(), sentence: short(&error.to_string()) }
     }
+}
+
+/// A sentence that a peer may have a part in, fit to be sent, logged and reported: on one line, and not long.
+fn short(sentence: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let mut short: String = sentence.chars().take(SENTENCE).map(shown).collect();
+    if sentence.chars().nth(SENTENCE).is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// Tells a client that what it sent is not accepted; `last` says that it need not try again.

@@ -167,12 +167,20 @@ impl Account {
     /// Units of work to expect in a round, for progress.
     pub(super) fn steps_of_a_round(&self, plan: &Plan) -> u64 {
         let asked = sample_size(self.ids.len(), plan.rules.fraction);
-        let epochs = |a: &Announcement, epochs: usize| a.examples.div_ceil(plan.batch_size as u64) * epochs as u64;
         let local = match plan.work {
             LocalWork::Steps(tau) => (tau * asked) as u64,
-            LocalWork::Epochs(count) => self.members().map(|(_, a)| epochs(a, count)).sum(),
+            LocalWork::Epochs(_) => self.members().map(|(client, _)| self.steps_of(client, plan)).sum(),
         };
         plan.framework.units(asked as u64, local)
+    }
+
+    /// Steps of one client in a round: what the spec says, for the examples that it announced.
+    pub(super) fn steps_of(&self, client: Client, plan: &Plan) -> u64 {
+        let examples = self.book.members.get(&client).map_or(0, |member| member.announcement.examples);
+        match plan.work {
+            LocalWork::Steps(steps) => steps as u64,
+            LocalWork::Epochs(epochs) => examples.div_ceil(plan.batch_size as u64).saturating_mul(epochs as u64),
+        }
     }
 
     pub(super) fn take_figures(&mut self, client: Client, figures: Figures) {

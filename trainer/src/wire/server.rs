@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -26,10 +26,15 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
+use crate::{
+    events::{Event, Events},
+    refusal::RefusalReason,
+};
+
 use super::{
     FRAME_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_WITHIN, Limits, Link, LinkError, Message, Subject, Terms, WINDOW_BYTES,
     link::{FRAMES_AHEAD, FrameOrEnd},
-    pump::pump,
+    pump::{explain_to_server, pump},
     traffic::{CountingStream, Peer},
 };
 use crate::protocol::{
@@ -70,6 +75,7 @@ pub struct Arrival {
 pub struct Listener {
     address: SocketAddr,
     arrivals: Receiver<Arrival>,
+    events: Arc<OnceLock<Events>>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     runtime: Handle,
@@ -85,14 +91,20 @@ impl Listener {
         let address = listener.local_addr().map_err(|reason| ListenError::Io { address, reason })?;
         let (arrived, arrivals) = mpsc::channel(ARRIVALS_AHEAD);
         let (stop, stopped) = oneshot::channel();
-        let door = Door { terms, arrived, runtime: runtime.clone() };
+        let events = Arc::default();
+        let door = Door { terms, arrived, events: Arc::clone(&events), runtime: runtime.clone() };
         let serving = runtime.spawn(serve(listener, door, stopped));
-        Ok(Self { address, arrivals, stop, serving, runtime: runtime.clone() })
+        Ok(Self { address, arrivals, events, stop, serving, runtime: runtime.clone() })
     }
 
     /// Where it listens, with the port that was chosen.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tells `events` from now on whose first message is refused; of several listeners the first stays.
+    pub fn tell_refusals(&self, events: Events) {
+        let _ = self.events.set(events);
     }
 
     /// Waits for the next client.
@@ -108,7 +120,7 @@ impl Listener {
 
     /// Accepts nobody any more, and gives sessions `grace` to end: what was sent on a dropped [`Link`] still arrives.
     pub fn shutdown(self, grace: Duration) {
-        let Self { address: _, arrivals, stop, mut serving, runtime } = self;
+        let Self { address: _, arrivals, events: _, stop, mut serving, runtime } = self;
         drop(arrivals);
         // Nobody listens where serving ended by itself.
         let _ = stop.send(());
@@ -154,6 +166,7 @@ fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<CountingS
 struct Door {
     terms: Terms,
     arrived: Sender<Arrival>,
+    events: Arc<OnceLock<Events>>,
     runtime: Handle,
 }
 
@@ -167,10 +180,10 @@ impl Federation for Door {
         let (outgoing, to_network) = mpsc::channel(FRAMES_AHEAD);
         let (from_network, incoming) = mpsc::channel(FRAMES_AHEAD);
         // A server's answer is delivered without it, and a client that was refused is not listened to any longer.
-        tokio::spawn(pump(request.into_inner(), from_network, Duration::ZERO));
+        tokio::spawn(pump(request.into_inner(), from_network, Duration::ZERO, explain_to_server));
         let link = Link::new(&self.terms, outgoing.clone(), incoming, self.runtime.clone());
         let link = link.with_traffic(Arc::clone(&peer.traffic));
-        let newcomer = Newcomer { link, address: peer.address };
+        let newcomer = Newcomer { link, address: peer.address, events: Arc::clone(&self.events) };
         tokio::spawn(newcomer.introduce(outgoing, self.arrived.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(to_network))))
     }
@@ -180,9 +193,16 @@ impl Federation for Door {
 struct Newcomer {
     link: Link,
     address: SocketAddr,
+    events: Arc<OnceLock<Events>>,
 }
 
 impl Newcomer {
+    fn say_refused(&self, reason: RefusalReason, sentence: String) {
+        if let Some(events) = self.events.get() {
+            events.tell(Event::UploadRefused { client: self.address.ip().to_string(), reason, sentence });
+        }
+    }
+
     /// Waits for the first message and hands the session over, or tells the client why not.
     async fn introduce(mut self, outgoing: Sender<FrameOrEnd>, arrived: Sender<Arrival>) {
         self.link.limits().set(Limits::FIELDS_ONLY);
@@ -193,14 +213,18 @@ impl Newcomer {
                 let _ = arrived.send(Arrival { join, link: self.link, address: self.address }).await;
                 return;
             }
-            Ok(Ok(other)) => Status::failed_precondition(format!("{} came where join was expected", other.subject)),
-            // The link has told the client already, or the client is gone.
-            Ok(Err(
-                LinkError::Closed { .. }
-                | LinkError::Rejected { .. }
-                | LinkError::Unsendable(_)
-                | LinkError::Refused(_),
-            )) => return,
+            Ok(Ok(other)) => {
+                let sentence = format!("{} came where join was expected", other.subject);
+                self.say_refused(RefusalReason::Phase, sentence.clone());
+                Status::failed_precondition(sentence)
+            }
+            // The link has told the client already.
+            Ok(Err(LinkError::Refused(error))) => {
+                self.say_refused((&error).into(), error.to_string());
+                return;
+            }
+            // The client is gone.
+            Ok(Err(LinkError::Closed { .. } | LinkError::Rejected { .. } | LinkError::Unsendable(_))) => return,
             Err(_) => Status::deadline_exceeded(format!("no join came within {} s", JOIN_WITHIN.as_secs())),
         };
         let _ = outgoing.send(Err(refusal)).await;
