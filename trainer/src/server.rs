@@ -284,6 +284,7 @@ pub fn serve(
             Ok(Served { outcome, parting })
         }
         Err(error) => {
+            drop(receiver);
             sluice.close(FAREWELL);
             Err(error)
         }
@@ -310,12 +311,15 @@ impl Parting {
                 Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
+        // Nobody takes in what still comes: whoever waits for that is let go.
+        drop(self.receiver);
         self.sluice.close(FAREWELL);
     }
 
     /// Tells those that are connected that the results could not be written.
     pub fn tell_failure(self, sentence: &str) {
         self.farewell.tell_failure(sentence, &self.sluice);
+        drop(self.receiver);
         self.sluice.close(FAREWELL);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     peer::fair_answer,
-    scene::{FEDLLM, GRADIENTS, KD, LOCAL_ONLY, SPLIT_V1, SPLIT_V2, alone, assert_refused, play},
+    scene::{FEDLLM, GRADIENTS, KD, LOCAL_ONLY, SPLIT_V1, SPLIT_V2, alone, assert_refused, assert_says, play},
 };
 use crate::{
     refusal::RefusalReason,
@@ -54,7 +54,7 @@ fn refuses_answer(
         spoil(&mut answer);
         third.send(answer);
         let told = third.refusal();
-        says.iter().for_each(|part| assert!(told.contains(part), "{told:?} does not say {part:?}"));
+        assert_says(&told, says);
     });
     assert_refused(&ended, &[reason]);
     assert!(ended.adapter() == alone(framework), "the refused answer changed the global adapter");
@@ -103,7 +103,7 @@ answers! {
     a_name_without_end_is_cut_where_it_is_quoted: FEDLLM, Shape, ["sent xxxxxxxx", "expected"],
         |answer| answer.tensors[0].name = "x".repeat(4000);
     a_shape_without_end_is_cut_where_it_is_quoted: FEDLLM, Shape, ["shape [1, 1, 1, 1, 1, 1, 1, 1])", "expected"],
-        |answer| answer.tensors[0] = floats("t", PayloadKind::Adapter, &[1; 4000], 0.0);
+        |answer| answer.tensors[0] = floats("t", PayloadKind::Adapter, &vec![1; 4000], 0.0);
     too_few_parameters_are_refused: FEDLLM, Count, ["tensors in its upload, expected"], drop_last;
     too_many_parameters_are_refused: FEDLLM, Count, ["tensors in its upload, expected"], add_one;
     an_adapter_with_nan_is_refused: FEDLLM, NotFinite, ["with a value that is not finite"],
@@ -171,7 +171,7 @@ answers! {
 /// The counts of an evaluation over 8 examples of each label.
 fn evaluation(labels: usize, right: u64) -> serde_json::Value {
     let label = json!({ "have": 8, "given": 8, "right": right });
-    json!({ "lossSum": 1.0, "labels": vec![label; labels] })
+    json!({ "loss_sum": 1.0, "labels": vec![label; labels] })
 }
 
 #[test]

@@ -65,6 +65,16 @@ impl Peer {
         peer
     }
 
+    /// Lets the server tell it that the run is over, as any client would.
+    pub(super) fn take_leave(self) {
+        let mut last = self.again();
+        drop(self);
+        last.send(join(&announcement()));
+        last.wait_for(Subject::Finish);
+        last.send(Message { epoch: 1, ..Message::new(Subject::Finish, 0) });
+        while last.receive().is_ok() {}
+    }
+
     /// Sends no more; what it did not send is missing.
     pub(super) fn end(&mut self) {
         self.frames = mpsc::channel(1).0;
@@ -90,7 +100,9 @@ impl Peer {
     }
 
     pub(super) fn send(&self, message: Message) {
-        encode(message, RUN).unwrap().for_each(|frame| self.push(frame));
+        for frame in encode(message, RUN).unwrap() {
+            self.push(frame);
+        }
     }
 
     /// Sends a header that nobody checked, and no more.

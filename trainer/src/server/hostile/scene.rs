@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the third client does.
 type Third<'a> = Box<dyn FnOnce(&mut Peer) + Send + 'a>;
 
+/// The bits of a framework's run, once somebody has run it; others wait for that.
+type Known = Arc<Mutex<Option<Vec<u8>>>>;
+
 /// What was told so far; clones hear the same.
 #[derive(Clone, Default)]
 pub(super) struct Heard(Arc<(Mutex<Vec<Event>>, Condvar)>);
@@ -160,7 +163,7 @@ pub(super) fn play_set(framework: &str, sets: &[&str], held: Held, third: impl F
 
 /// The bits of the two honest clients alone: the third never comes.
 pub(super) fn alone(framework: &'static str) -> Vec<u8> {
-    static KNOWN: Mutex<BTreeMap<&str, Arc<Mutex<Option<Vec<u8>>>>>> = Mutex::new(BTreeMap::new());
+    static KNOWN: Mutex<BTreeMap<&str, Known>> = Mutex::new(BTreeMap::new());
     let slot = Arc::clone(KNOWN.lock().unwrap_or_else(PoisonError::into_inner).entry(framework).or_default());
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
     let adapter = || {
@@ -195,7 +198,7 @@ fn play_with(plan: &Plan, held: Held, third: Option<Third<'_>>) -> Ended {
     let options = ConnectOptions { terms, patience: PATIENCE, runtime: handle.clone() };
     let slots = Slots::of_this_machine(1);
     let server = server_setup(plan, &materials, &slots, &of_server);
-    let server = ServerSetup { farewell: Duration::ZERO, ..server };
+    let server = ServerSetup { farewell: PATIENCE, ..server };
     let keep = Kept::Nowhere.of_server(plan, &materials).unwrap();
     let (honest, slots, materials, options) = (&of_clients, &slots, &materials, &options);
     let outcome = thread::scope(|scope| {
@@ -218,7 +221,7 @@ fn play_with(plan: &Plan, held: Held, third: Option<Third<'_>>) -> Ended {
         });
         let Served { outcome, parting } = serve(server, keep, listener, mpsc::channel()).unwrap();
         let third = third.map(thread::ScopedJoinHandle::join);
-        let failed = third.and_then(Result::err);
+        let failed = third.and_then(|third| third.map(|peer| scope.spawn(|| peer.take_leave())).err());
         parting.tell();
         if let Some(panic) = failed {
             std::panic::resume_unwind(panic);
@@ -235,4 +238,11 @@ fn play_with(plan: &Plan, held: Held, third: Option<Third<'_>>) -> Ended {
 pub(super) fn assert_refused(ended: &Ended, reasons: &[RefusalReason]) {
     let expected: Vec<_> = reasons.iter().map(|reason| (ME, *reason)).collect();
     assert_eq!(ended.refused(), expected);
+}
+
+/// Asserts that a sentence names all of these.
+pub(super) fn assert_says(told: &str, says: &[&str]) {
+    for part in says {
+        assert!(told.contains(part), "{told:?} does not say {part:?}");
+    }
 }

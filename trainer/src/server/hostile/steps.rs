@@ -6,7 +6,7 @@ use fedtune_crds::report::PayloadKind;
 use super::{
     answers::floats,
     peer::{Peer, fair_answer},
-    scene::{FEDLLM, Held, SPLIT_V1, SPLIT_V2, alone, assert_refused, play, play_set},
+    scene::{FEDLLM, Held, SPLIT_V1, SPLIT_V2, alone, assert_refused, assert_says, play, play_set},
 };
 use crate::{
     frameworks,
@@ -49,7 +49,7 @@ fn refuses_step(
         spoil(&mut odd);
         third.send(odd);
         let told = third.refusal();
-        says.iter().for_each(|part| assert!(told.contains(part), "{told:?} does not say {part:?}"));
+        assert_says(&told, says);
         // One whose step was stale still has its turn.
         third.give_up();
     });
