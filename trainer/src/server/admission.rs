@@ -40,6 +40,10 @@ pub enum JoinError {
     #[error("client {client} claims {labelled} labelled examples of {examples}")]
     TooManyLabels { client: String, labelled: u64, examples: u64 },
     #[error(
+        "client {client} names labels that make {bytes} bytes with those of the others; at most {allowed} are allowed"
+    )]
+    LabelsTooLong { client: String, bytes: usize, allowed: usize },
+    #[error(
         "client {client} comes back with {now} examples, and joined this run with {before}; its data must stay as it was, labels too"
     )]
     OtherData { client: String, before: u64, now: u64 },
@@ -57,6 +61,7 @@ impl JoinError {
             | Self::NoExamples { .. }
             | Self::TooManyExamples { .. }
             | Self::TooManyLabels { .. }
+            | Self::LabelsTooLong { .. }
             | Self::OtherData { .. } => true,
         }
     }
@@ -69,6 +74,7 @@ impl JoinError {
             | Self::NoExamples { client }
             | Self::TooManyExamples { client, .. }
             | Self::TooManyLabels { client, .. }
+            | Self::LabelsTooLong { client, .. }
             | Self::OtherData { client, .. }
             | Self::TooOften { client, .. } => client.clone(),
         }
@@ -81,6 +87,7 @@ impl From<&JoinError> for RefusalReason {
             JoinError::Unreadable { .. } => Self::Protocol,
             JoinError::Unknown { .. } => Self::Identity,
             JoinError::Connected { .. } => Self::Duplicate,
+            JoinError::LabelsTooLong { .. } => Self::TooLarge,
             JoinError::NoExamples { .. }
             | JoinError::TooManyExamples { .. }
             | JoinError::TooManyLabels { .. }

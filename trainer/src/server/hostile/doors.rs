@@ -48,6 +48,28 @@ fn more_labelled_examples_than_examples_are_refused() {
     refuses_join(RefusalReason::Examples, says, true, |join| join["labels"] = labels);
 }
 
+#[test]
+fn labels_that_no_message_holds_are_refused() {
+    let labels: std::collections::BTreeMap<String, u64> = (0..4000).map(|k| (format!("label-{k:05}"), 1)).collect();
+    // The others have a, b and c.
+    let bytes = 4000 * 14 + 3 * 4;
+    let says = format!(
+        "client silo/2 names labels that make {bytes} bytes with those of the others; at most 32768 are allowed"
+    );
+    let ended = play(FEDLLM, |third| {
+        third.heard.wait_for(|event| matches!(event, Event::ClientJoined { joined: 2, .. }));
+        let mut odd = announcement();
+        odd["labels"] = json!(labels);
+        odd["examples"] = json!(4000);
+        third.send(join(&odd));
+        assert_eq!(third.wait_for(Subject::Refuse).fields, json!({ "reason": says, "final": true }));
+        *third = third.back();
+        third.give_up();
+    });
+    assert_refused(&ended, &[RefusalReason::TooLarge]);
+    assert!(ended.adapter() == alone(FEDLLM));
+}
+
 /// A second session while the first is open, from another process or with other data.
 fn refuses_return(reason: RefusalReason, says: &str, last: bool, spoil: impl FnOnce(&mut Value) + Send) {
     let ended = play_set(FEDLLM, &[], Held::Clients, |third| {

@@ -172,3 +172,25 @@ fn a_step_where_the_framework_has_none_is_refused() {
     assert_refused(&ended, &[RefusalReason::StaleRound]);
     assert!(ended.adapter() == alone(FEDLLM));
 }
+
+#[test]
+fn activations_beyond_any_scale_take_out_their_sender_alone() {
+    for value in [f32::MAX, 1e20] {
+        let ended = play(SPLIT_V2, |third| {
+            let ask = begin_turn(third);
+            let mut odd = step(&ask, 1);
+            odd.tensors[0] = floats("hidden", PayloadKind::Activation, &[2, 3, HIDDEN], value);
+            third.send(odd);
+            let reply = third.receive().unwrap();
+            if reply.subject == Subject::StepReply {
+                // All values that the back made of it are numbers.
+                third.give_up();
+            } else {
+                let told = reply.fields["reason"].as_str().unwrap();
+                assert!(told.starts_with("the loss of silo/2 became NaN in round 1, step 2"), "{told}");
+            }
+        });
+        assert!(ended.refused().iter().all(|refused| *refused == ("silo/2", RefusalReason::Other)));
+        assert!(ended.adapter() == alone(SPLIT_V2));
+    }
+}
