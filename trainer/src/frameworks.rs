@@ -323,8 +323,8 @@ impl Figures {
     pub fn of(answer: &Message, labels: usize) -> Result<Self, FrameworkError> {
         let wrong = |error: String| FrameworkError::Fields { subject: answer.subject, error };
         let figures: Self = serde_json::from_value(answer.fields.clone()).map_err(|error| wrong(error.to_string()))?;
-        if !figures.train_loss.is_finite() {
-            return Err(wrong("trainLoss is no number".to_owned()));
+        if !(-MOST_LOSS..MOST_LOSS).contains(&figures.train_loss) {
+            return Err(wrong("trainLoss is not the loss of any step".to_owned()));
         }
         if !figures.meter.could_be() {
             return Err(wrong("meter holds a figure that no machine reaches".to_owned()));
@@ -333,6 +333,17 @@ impl Figures {
             return Err(wrong(format!("evaluation cannot be one of {labels} labels")));
         }
         Ok(figures)
+    }
+}
+
+/// No mean of losses comes near it; a larger word would overflow the mean over clients.
+const MOST_LOSS: f64 = 1e30;
+
+/// Refuses tensors in an answer that has none.
+fn refuse_tensors(answer: &Message, who: &str) -> Result<(), FrameworkError> {
+    match answer.tensors.len() {
+        0 => Ok(()),
+        got => Err(FrameworkError::Count { who: who.to_owned(), subject: answer.subject, got, expected: 0 }),
     }
 }
 
@@ -441,6 +452,14 @@ pub enum FrameworkError {
         got: u32,
         /// The number that belongs there.
         expected: u32,
+    },
+    /// More steps than the client's work of a round has.
+    #[error("{who} sent another step after the {most} that its examples and the spec give it in a round")]
+    TooManySteps {
+        /// Who sent it.
+        who: String,
+        /// How many there are.
+        most: u64,
     },
     /// A message to a server that is no more.
     #[error("{who} sent a message of epoch {got}, and this server's is {expected}")]

@@ -93,6 +93,7 @@ impl From<&WireError> for RefusalReason {
             | WireError::HeaderUnreadable { .. }
             | WireError::UnknownKind { .. }
             | WireError::EmptyFrame
+            | WireError::FrameUnreadable { .. }
             | WireError::ChunkBeforeHeader { .. }
             | WireError::HeaderTooEarly { .. } => Self::Protocol,
             WireError::Run { .. } => Self::Run,
@@ -119,7 +120,7 @@ impl From<&FrameworkError> for RefusalReason {
             FrameworkError::Count { .. } => Self::Count,
             FrameworkError::Tensor { .. } => Self::Shape,
             FrameworkError::NotFinite { .. } => Self::NotFinite,
-            FrameworkError::Range { .. } => Self::Range,
+            FrameworkError::Range { .. } | FrameworkError::TooManySteps { .. } => Self::Range,
             FrameworkError::Fields { .. } => Self::Protocol,
             FrameworkError::NotOpen { .. } | FrameworkError::OutOfOrder { .. } => Self::StaleRound,
             FrameworkError::StaleEpoch { .. } => Self::StaleEpoch,

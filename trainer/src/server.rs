@@ -38,6 +38,8 @@ mod admission;
 mod archive;
 mod engine;
 mod farewell;
+#[cfg(test)]
+mod hostile;
 mod saved;
 mod sessions;
 #[cfg(test)]
@@ -59,6 +61,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long what a server says when it is stopped may take to reach its clients.
 const STOPPING: Duration = Duration::from_secs(1);
 
+/// Letters of a sentence that a peer may have a part in, at most.
+const SENTENCE: usize = 1000;
+
 /// What reaches the engine.
 #[derive(Debug)]
 pub enum Inbox {
@@ -69,7 +74,7 @@ pub enum Inbox {
     /// A client's session ended.
     Left(Client),
     /// A client's step was refused.
-    StepRefused(Client, FrameworkError),
+    StepRefused(Client, FrameworkError, Permit),
     /// A client broke the protocol, and its session is lost.
     Refused(Client, FrameworkError),
     /// The run must end.
@@ -117,12 +122,22 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn of(error: &FrameworkError) -> Self {
-        Self { reason: error.into(), sentence: error.to_string() }
+        Self { reason: error.into(), sentence: short(&error.to_string()) }
     }
 
     fn of_join(error: &JoinError) -> Self {
-        Self { reason: error.into(), sentence: error.to_string() }
+        Self { reason: error.into(), sentence: short(&error.to_string()) }
     }
+}
+
+/// A sentence that a peer may have a part in, fit to be sent, logged and reported: on one line, and not long.
+fn short(sentence: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let mut short: String = sentence.chars().take(SENTENCE).map(shown).collect();
+    if sentence.chars().nth(SENTENCE).is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// Tells a client that what it sent is not accepted; `last` says that it need not try again.
@@ -272,6 +287,7 @@ pub fn serve(
             Ok(Served { outcome, parting })
         }
         Err(error) => {
+            drop(receiver);
             // Who stops a server starts another, to which its clients come anyway: they need not end before this one.
             let stopped = matches!(error, ServerError::Stopped(_));
             sluice.close(if stopped { STOPPING } else { FAREWELL });
@@ -301,12 +317,15 @@ impl Parting {
                 Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
+        // Nobody takes in what still comes: whoever waits for that is let go.
+        drop(self.receiver);
         self.sluice.close(FAREWELL);
     }
 
     /// Tells those that are connected that the results could not be written.
     pub fn tell_failure(self, sentence: &str) {
         self.farewell.tell_failure(sentence, &self.sluice);
+        drop(self.receiver);
         self.sluice.close(FAREWELL);
     }
 }

@@ -32,6 +32,7 @@ use std::{io, time::Duration};
 pub use decode::{Decoder, Limits, SharedLimits};
 pub use encode::encode;
 pub use error::WireError;
+pub(crate) use error::quote;
 pub use ledger::{Carried, Ledger};
 pub use link::{HangUp, Line, Link, LinkError, LinkReceiver, LinkSender, Terms};
 pub use message::{Message, Subject};

@@ -8,7 +8,7 @@ use super::FrameworkError;
 use crate::{
     local::Recipe,
     models::{Model, ModelShape, Parameter, ParameterKind, Part},
-    wire::{Element, Message, Subject, WireTensor},
+    wire::{Element, Message, Subject, WireTensor, quote},
 };
 
 /// The parameters of `part`, in F32.
@@ -90,8 +90,9 @@ fn read_one(
     finite(tensor.to_tensor(device)?, who, &tensor.name)
 }
 
-/// A tensor as a sentence names it.
+/// A tensor as a sentence names it; a peer's words are cut.
 pub(super) fn describe(name: &str, kind: PayloadKind, element: Element, shape: &[i64]) -> String {
+    let (name, shape) = (quote(name), &shape[..shape.len().min(8)]);
     format!("{name} ({}, {element:?}, shape {shape:?})", kind.as_str())
 }
 

@@ -13,7 +13,7 @@ use tch::{Kind, Reduction, Tensor};
 use super::{
     ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
     adapter::{describe, finite},
-    answer, ask,
+    answer, ask, refuse_tensors,
 };
 use crate::{
     averages::weighted_means,
@@ -220,7 +220,7 @@ impl ServerHalf for KdServer {
     ) -> Result<(), FrameworkError> {
         if exchange.index > 0 {
             // Its figures are all it carries, and they have been read.
-            return Ok(());
+            return refuse_tensors(answer, &self.seat.clients[client]);
         }
         let ServerSeat { recipe, model, public, worker, clients, .. } = &mut self.seat;
         let who = &clients[client];

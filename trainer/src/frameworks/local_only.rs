@@ -7,7 +7,7 @@ use fedtune_crds::report::FrameworkName;
 
 use super::{
     ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
-    answer, ask,
+    answer, ask, refuse_tensors,
 };
 use crate::{
     checkpoint::Snapshot,
@@ -112,9 +112,10 @@ impl ServerHalf for LocalOnlyServer {
         &mut self,
         client: Client,
         _exchange: Exchange,
-        _answer: &Message,
+        answer: &Message,
         figures: &Figures,
     ) -> Result<(), FrameworkError> {
+        refuse_tensors(answer, &self.seat.clients[client])?;
         if let Some(evaluation) = &figures.evaluation {
             self.evaluations.insert(client, evaluation.clone());
         }

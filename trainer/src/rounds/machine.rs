@@ -74,6 +74,12 @@ impl Rounds {
         }
     }
 
+    /// Whether there are enough clients that can work now without this one.
+    pub fn can_spare(&self, client: Client) -> bool {
+        let others = (0..self.rules.clients).filter(|other| *other != client && self.crowd.can_work(*other));
+        others.count() >= self.rules.needed(self.rules.clients)
+    }
+
     /// Takes in what happened and says what to do. `now` is the time since any fixed moment.
     pub fn tick(&mut self, now: Duration, events: &[Event]) -> Vec<Action> {
         let mut actions = Vec::new();

@@ -20,7 +20,11 @@ use crate::{
     meter::Meter,
     plan::Plan,
     rounds::{Client, Exchange, sample_size},
+    wire::FIELDS_BYTES,
 };
+
+/// Bytes of all labels of a run, at most.
+const LABEL_BYTES: usize = FIELDS_BYTES / 2;
 
 /// An exchange at its close.
 pub(super) struct RoundClose {
@@ -124,6 +128,9 @@ impl Account {
     /// Takes in who joined with what. One that comes back must hold what it held: its weight is frozen with the labels.
     pub(super) fn joined(&mut self, client: Client, announcement: &Announcement) -> Result<(), JoinError> {
         let frozen = !self.book.labels.is_empty();
+        if !frozen {
+            self.check_labels(client, announcement)?;
+        }
         let member = self.book.members.entry(client).or_default();
         let (before, now) = (&member.announcement, announcement);
         let known = !before.client.is_empty();
@@ -137,6 +144,19 @@ impl Account {
         }
         member.announcement = announcement.clone();
         Ok(())
+    }
+
+    /// All labels together go to every client in one message: a client whose labels make that too long cannot join.
+    fn check_labels(&self, client: Client, announcement: &Announcement) -> Result<(), JoinError> {
+        let others = self.book.members.iter().filter(|(other, _)| **other != client);
+        let others = others.flat_map(|(_, member)| member.announcement.labels.keys());
+        let all: BTreeSet<&String> = others.chain(announcement.labels.keys()).collect();
+        // Quotes and a comma; what JSON escapes is rare in a label, and half of the room is left for it.
+        let bytes = all.iter().map(|label| label.len() + 3).sum();
+        if bytes <= LABEL_BYTES {
+            return Ok(());
+        }
+        Err(JoinError::LabelsTooLong { client: announcement.client.clone(), bytes, allowed: LABEL_BYTES })
     }
 
     /// Clients that have joined so far.
@@ -167,12 +187,20 @@ impl Account {
     /// Units of work to expect in a round, for progress.
     pub(super) fn steps_of_a_round(&self, plan: &Plan) -> u64 {
         let asked = sample_size(self.ids.len(), plan.rules.fraction);
-        let epochs = |a: &Announcement, epochs: usize| a.examples.div_ceil(plan.batch_size as u64) * epochs as u64;
         let local = match plan.work {
             LocalWork::Steps(tau) => (tau * asked) as u64,
-            LocalWork::Epochs(count) => self.members().map(|(_, a)| epochs(a, count)).sum(),
+            LocalWork::Epochs(_) => self.members().map(|(client, _)| self.steps_of(client, plan)).sum(),
         };
         plan.framework.units(asked as u64, local)
+    }
+
+    /// Steps of one client in a round: what the spec says, for the examples that it announced.
+    pub(super) fn steps_of(&self, client: Client, plan: &Plan) -> u64 {
+        let examples = self.book.members.get(&client).map_or(0, |member| member.announcement.examples);
+        match plan.work {
+            LocalWork::Steps(steps) => steps as u64,
+            LocalWork::Epochs(epochs) => examples.div_ceil(plan.batch_size as u64).saturating_mul(epochs as u64),
+        }
     }
 
     pub(super) fn take_figures(&mut self, client: Client, figures: Figures) {

@@ -48,6 +48,10 @@ pub enum JoinError {
     #[error("client {client} claims {labelled} labelled examples of {examples}")]
     TooManyLabels { client: String, labelled: u64, examples: u64 },
     #[error(
+        "client {client} names labels that make {bytes} bytes with those of the others; at most {allowed} are allowed"
+    )]
+    LabelsTooLong { client: String, bytes: usize, allowed: usize },
+    #[error(
         "client {client} comes back with {now} examples, and joined this run with {before}; its data must stay as it was, labels too"
     )]
     OtherData { client: String, before: u64, now: u64 },
@@ -66,6 +70,7 @@ impl JoinError {
             | Self::NoExamples { .. }
             | Self::TooManyExamples { .. }
             | Self::TooManyLabels { .. }
+            | Self::LabelsTooLong { .. }
             | Self::OtherData { .. } => true,
         }
     }
@@ -79,6 +84,7 @@ impl JoinError {
             | Self::NoExamples { client }
             | Self::TooManyExamples { client, .. }
             | Self::TooManyLabels { client, .. }
+            | Self::LabelsTooLong { client, .. }
             | Self::OtherData { client, .. }
             | Self::TooOften { client, .. } => client.clone(),
         }
@@ -91,6 +97,7 @@ impl From<&JoinError> for RefusalReason {
             JoinError::Unreadable { .. } => Self::Protocol,
             JoinError::Unknown { .. } | JoinError::Foreign { .. } => Self::Identity,
             JoinError::Connected { .. } => Self::Duplicate,
+            JoinError::LabelsTooLong { .. } => Self::TooLarge,
             JoinError::NoExamples { .. }
             | JoinError::TooManyExamples { .. }
             | JoinError::TooManyLabels { .. }

@@ -61,6 +61,7 @@ impl Sluice {
         inbox: mpsc::Sender<Inbox>,
         events: Events,
     ) -> Self {
+        listener.tell_refusals(events.clone());
         let sessions = Sessions::default();
         let (closing, closed) = mpsc::channel();
         let (sessions_of_porter, ledger) = (Arc::clone(&sessions), ledger.clone());
@@ -269,14 +270,17 @@ impl Reader {
             | Subject::Finish
             | Subject::Refuse
             | Subject::Recall
-            | Subject::Replay => {
-                // The next message is read when this one is done with: a client cannot fill the server's memory.
-                let (permit, done) = Permit::new();
-                let sent = self.inbox.send(Inbox::Message(self.client, message, permit)).is_ok();
-                let _ = done.recv();
-                sent
-            }
+            | Subject::Replay => self.hand_over(|permit| Inbox::Message(self.client, message, permit)),
         }
+    }
+
+    /// Hands something to the engine; false when there is none any more. The client's next message is read when the
+    /// engine is done with this one: a client cannot fill the server's memory.
+    fn hand_over(&self, what: impl FnOnce(Permit) -> Inbox) -> bool {
+        let (permit, done) = Permit::new();
+        let sent = self.inbox.send(what(permit)).is_ok();
+        let _ = done.recv();
+        sent
     }
 
     /// Answers a step; false when the session is over.
@@ -288,7 +292,7 @@ impl Reader {
             }
             Ok(Err(error)) => {
                 self.ledger.count_refused(&self.id, &message);
-                self.inbox.send(Inbox::StepRefused(self.client, error)).is_ok()
+                self.hand_over(|permit| Inbox::StepRefused(self.client, error, permit))
             }
             Err(panic) => {
                 let error = ServerError::Panic(panic_sentence(panic.as_ref()));

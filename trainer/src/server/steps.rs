@@ -15,6 +15,8 @@ pub(crate) struct Steps {
     round: u32,
     attempt: u32,
     next: u32,
+    /// Steps of the round, at most.
+    most: u64,
 }
 
 impl fmt::Debug for Steps {
@@ -24,9 +26,9 @@ impl fmt::Debug for Steps {
 }
 
 impl Steps {
-    /// For the steps that answer `ask`, from the first one on.
-    pub(crate) fn of(stepper: Box<dyn Stepper>, client: String, ask: &Message) -> Self {
-        Self { stepper, client, round: ask.round, attempt: ask.attempt, next: 0 }
+    /// For the steps that answer `ask`, from the first one on; they are `most` at most.
+    pub(crate) fn of(stepper: Box<dyn Stepper>, client: String, ask: &Message, most: u64) -> Self {
+        Self { stepper, client, round: ask.round, attempt: ask.attempt, next: 0, most }
     }
 
     /// The reply to the next step; any other message is refused.
@@ -38,6 +40,9 @@ impl Steps {
         if message.step != self.next {
             let (who, got, expected) = (self.client.clone(), message.step, self.next);
             return Err(FrameworkError::OutOfOrder { who, got, expected });
+        }
+        if u64::from(self.next) >= self.most {
+            return Err(FrameworkError::TooManySteps { who: self.client.clone(), most: self.most });
         }
         tracing::debug!(phase = "step", round = message.round, step = message.step);
         let reply = self.stepper.step(message)?;
@@ -70,7 +75,7 @@ mod tests {
     }
 
     fn steps() -> Steps {
-        Steps::of(Box::new(Echo), "silo/0".to_owned(), &Message { attempt: 2, ..Message::new(Subject::Begin, 3) })
+        Steps::of(Box::new(Echo), "silo/0".to_owned(), &Message { attempt: 2, ..Message::new(Subject::Begin, 3) }, 3)
     }
 
     #[test]
@@ -79,6 +84,14 @@ mod tests {
         for number in 0..3 {
             assert_eq!(steps.take(&step(3, 2, number)).unwrap().step, number);
         }
+    }
+
+    #[test]
+    fn a_turn_has_no_more_steps_than_its_work() {
+        let mut steps = steps();
+        (0..3).for_each(|number| drop(steps.take(&step(3, 2, number)).unwrap()));
+        let refused = steps.take(&step(3, 2, 3)).unwrap_err().to_string();
+        assert_eq!(refused, "silo/0 sent another step after the 3 that its examples and the spec give it in a round");
     }
 
     #[test]

@@ -187,7 +187,7 @@ async fn open_session(channel: Channel, options: &ConnectOptions) -> Result<Link
     let frames = ReceiverStream::new(to_network).map_while(Result::ok);
     let mut client = FederationClient::new(channel).max_decoding_message_size(FRAME_BYTES);
     let session = client.session(frames).await?.into_inner();
-    tokio::spawn(pump(session, from_network, LINGER));
+    tokio::spawn(pump(session, from_network, LINGER, explain));
     Ok(Link::new(&options.terms, outgoing, incoming, options.runtime.clone()))
 }
 

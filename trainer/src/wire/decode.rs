@@ -100,6 +100,17 @@ impl Decoder {
         Ok(None)
     }
 
+    /// Bytes that it has made room for.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        let Some(Unfinished { message, awaited, pieces, missing: _ }) = &self.unfinished else { return 0 };
+        let tensors = message.tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>();
+        let came = pieces.iter().map(Bytes::len).sum::<usize>();
+        let described = awaited.iter().map(|tensor| tensor.name.capacity() + 8 * tensor.shape.capacity());
+        let room = awaited.capacity() * size_of::<Awaited>() + pieces.capacity() * size_of::<Bytes>();
+        tensors + came + room + described.sum::<usize>()
+    }
+
     /// Says whether the session may end here.
     pub fn finish(&self) -> Result<(), WireError> {
         match &self.unfinished {

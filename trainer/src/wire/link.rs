@@ -7,10 +7,10 @@ use fedtune_crds::report::Direction;
 use tokio::{
     runtime::Handle,
     sync::{
-        Notify,
         mpsc::{self, Receiver, Sender, WeakSender},
+        watch,
     },
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tonic::{Code, Status};
 
@@ -24,6 +24,9 @@ pub(super) const FRAMES_AHEAD: usize = 4;
 
 /// How long a sender whose frames are no longer taken waits for the reason.
 const REASON_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a message may stay unread by the other side once the session is to end.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// What both sides of a session must agree on, and what this side accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub struct LinkSender {
     run: String,
     outgoing: Sender<FrameOrEnd>,
     meter: Option<Meter>,
+    runtime: Handle,
+    hung_up: HangUp,
 }
 
 /// The half of a [`Link`] that receives, for a thread of its own.
@@ -91,14 +96,20 @@ pub struct LinkReceiver {
     hung_up: HangUp,
 }
 
-/// Ends a session from outside: whoever waits on its receiver is woken.
+/// Ends a session from outside: whoever waits on its receiver is woken, and soon whoever waits on its sender.
 #[derive(Debug, Clone, Default)]
-pub struct HangUp(Arc<Notify>);
+pub struct HangUp(Arc<watch::Sender<bool>>);
 
 impl HangUp {
     /// Ends the session.
     pub fn now(&self) {
-        self.0.notify_one();
+        self.0.send_replace(true);
+    }
+
+    /// Waits for it.
+    async fn wait(&self) {
+        // Its sender lives as long as this handle.
+        let _ = self.0.subscribe().wait_for(|ended| *ended).await;
     }
 }
 
@@ -118,15 +129,16 @@ impl Link {
     ) -> Self {
         let decoder = Decoder::new(terms.run.clone(), terms.limits);
         let weak = outgoing.downgrade();
-        let receiver = LinkReceiver {
-            outgoing: weak,
-            incoming,
-            decoder,
-            runtime,
-            traffic: Arc::default(),
-            hung_up: HangUp::default(),
+        let hung_up = HangUp::default();
+        let sender = LinkSender {
+            run: terms.run.clone(),
+            outgoing,
+            meter: None,
+            runtime: runtime.clone(),
+            hung_up: hung_up.clone(),
         };
-        Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver, guard: None }
+        let receiver = LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), hung_up };
+        Self { sender, receiver, guard: None }
     }
 
     /// Two links that are each other's other side, without a network between them.
@@ -204,11 +216,22 @@ impl LinkSender {
         }
         let frames = encode(message, &self.run).map_err(LinkError::Unsendable)?;
         for frame in frames {
-            if self.outgoing.blocking_send(Ok(frame)).is_err() {
-                return Err(ended());
-            }
+            self.runtime.block_on(self.hand_over(frame))?;
         }
         Ok(())
+    }
+
+    /// Waits until the network takes the frame. A session that is to end still tells its peer why, if that reads.
+    async fn hand_over(&self, frame: Frame) -> Result<(), LinkError> {
+        let hung_up = async {
+            self.hung_up.wait().await;
+            sleep(READ_WITHIN).await;
+        };
+        tokio::select! {
+            biased;
+            sent = self.outgoing.send(Ok(frame)) => sent.map_err(|_| ended()),
+            () = hung_up => Err(LinkError::Closed { reason: "this side ended it".to_owned() }),
+        }
     }
 }
 
@@ -221,7 +244,10 @@ impl LinkReceiver {
 
     async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
-            let frame = self.next_frame().await?;
+            let frame = match self.next_frame().await {
+                Err(LinkError::Refused(error)) => return Err(self.refuse(error)),
+                next => next?,
+            };
             match self.decoder.push(frame) {
                 Ok(None) => {}
                 Ok(Some(message)) => return Ok(message),
@@ -231,9 +257,11 @@ impl LinkReceiver {
     }
 
     async fn next_frame(&mut self) -> Result<Frame, LinkError> {
+        // Once it is to end nothing more is taken from it.
         let next = tokio::select! {
+            biased;
+            () = self.hung_up.wait() => return Err(LinkError::Closed { reason: "this side ended it".to_owned() }),
             next = self.incoming.recv() => next,
-            () = self.hung_up.0.notified() => return Err(LinkError::Closed { reason: "this side ended it".to_owned() }),
         };
         match next {
             Some(Ok(frame)) => Ok(frame),
@@ -275,6 +303,7 @@ fn ended() -> LinkError {
 fn closed(status: &Status) -> LinkError {
     let reason = status.message().to_owned();
     match status.code() {
+        Code::DataLoss => LinkError::Refused(WireError::FrameUnreadable { reason }),
         Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
             LinkError::Rejected { reason }
         }

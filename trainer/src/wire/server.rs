@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -29,14 +29,16 @@ use super::{
     connection::Peer,
     guard::{Gate, Guard},
     link::{FRAMES_AHEAD, FrameOrEnd},
-    pump::pump,
+    pump::{explain_to_server, pump},
 };
 use crate::{
+    events::{Event, Events},
     identity::{Identity, PeerIdentity},
     protocol::{
         Frame,
         federation_server::{Federation, FederationServer},
     },
+    refusal::RefusalReason,
 };
 
 /// How long a connection may take until its client has said who it is.
@@ -106,6 +108,7 @@ pub struct Arrival {
 pub struct Listener {
     address: SocketAddr,
     arrivals: Receiver<Arrival>,
+    events: Arc<OnceLock<Events>>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     runtime: Handle,
@@ -122,15 +125,21 @@ impl Listener {
         let address = listener.local_addr().map_err(|reason| ListenError::Io { address, reason })?;
         let (arrived, arrivals) = mpsc::channel(ARRIVALS_AHEAD);
         let (stop, stopped) = oneshot::channel();
-        let door = Door { terms, arrived, runtime: runtime.clone() };
+        let events = Arc::default();
+        let door = Door { terms, arrived, events: Arc::clone(&events), runtime: runtime.clone() };
         let gate = Gate::new(strangers, join_within);
         let serving = runtime.spawn(serve(listener, gate, identity, door, stopped));
-        Ok(Self { address, arrivals, stop, serving, runtime: runtime.clone() })
+        Ok(Self { address, arrivals, events, stop, serving, runtime: runtime.clone() })
     }
 
     /// Where it listens, with the port that was chosen.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tells `events` from now on whose first message is refused; of several listeners the first stays.
+    pub fn tell_refusals(&self, events: Events) {
+        let _ = self.events.set(events);
     }
 
     /// Waits for the next client.
@@ -146,7 +155,7 @@ impl Listener {
 
     /// Accepts nobody any more, and gives sessions `grace` to end: what was sent on a dropped [`Link`] still arrives.
     pub fn shutdown(self, grace: Duration) {
-        let Self { address: _, arrivals, stop, mut serving, runtime } = self;
+        let Self { address: _, arrivals, events: _, stop, mut serving, runtime } = self;
         drop(arrivals);
         // Nobody listens where serving ended by itself.
         let _ = stop.send(());
@@ -193,6 +202,7 @@ async fn serve(
 struct Door {
     terms: Terms,
     arrived: Sender<Arrival>,
+    events: Arc<OnceLock<Events>>,
     runtime: Handle,
 }
 
@@ -210,9 +220,10 @@ impl Federation for Door {
         let (outgoing, to_network) = mpsc::channel(FRAMES_AHEAD);
         let (from_network, incoming) = mpsc::channel(FRAMES_AHEAD);
         // A server's answer is delivered without it, and a client that was refused is not listened to any longer.
-        tokio::spawn(pump(request.into_inner(), from_network, Duration::ZERO));
+        tokio::spawn(pump(request.into_inner(), from_network, Duration::ZERO, explain_to_server));
         let link = Link::new(&self.terms, outgoing.clone(), incoming, self.runtime.clone());
-        let newcomer = Newcomer { link: link.with_peer(&peer), peer };
+        let events = Arc::clone(&self.events);
+        let newcomer = Newcomer { link: link.with_peer(&peer), peer, events };
         tokio::spawn(newcomer.introduce(outgoing, self.arrived.clone()));
         let frames = ReceiverStream::new(to_network).map(move |frame| {
             let _until_the_stream_ends = &session;
@@ -235,9 +246,16 @@ impl Drop for SessionEnd {
 struct Newcomer {
     link: Link,
     peer: Peer,
+    events: Arc<OnceLock<Events>>,
 }
 
 impl Newcomer {
+    fn say_refused(&self, reason: RefusalReason, sentence: String) {
+        if let Some(events) = self.events.get() {
+            events.tell(Event::UploadRefused { client: self.peer.address.ip().to_string(), reason, sentence });
+        }
+    }
+
     /// Waits for the first message and hands the session over, or tells the client why not.
     async fn introduce(mut self, outgoing: Sender<FrameOrEnd>, arrived: Sender<Arrival>) {
         self.link.limits().set(Limits::FIELDS_ONLY);
@@ -251,14 +269,18 @@ impl Newcomer {
                 let _ = arrived.send(Arrival { join, link: self.link, peer, address }).await;
                 return;
             }
-            Ok(Ok(other)) => Status::failed_precondition(format!("{} came where join was expected", other.subject)),
-            // The link has told the client already, or the client is gone.
-            Ok(Err(
-                LinkError::Closed { .. }
-                | LinkError::Rejected { .. }
-                | LinkError::Unsendable(_)
-                | LinkError::Refused(_),
-            )) => return,
+            Ok(Ok(other)) => {
+                let sentence = format!("{} came where join was expected", other.subject);
+                self.say_refused(RefusalReason::Phase, sentence.clone());
+                Status::failed_precondition(sentence)
+            }
+            // The link has told the client already.
+            Ok(Err(LinkError::Refused(error))) => {
+                self.say_refused((&error).into(), error.to_string());
+                return;
+            }
+            // The client is gone.
+            Ok(Err(LinkError::Closed { .. } | LinkError::Rejected { .. } | LinkError::Unsendable(_))) => return,
             Err(_) => Status::deadline_exceeded("no join came in time"),
         };
         let _ = outgoing.send(Err(refusal)).await;

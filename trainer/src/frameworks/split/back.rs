@@ -152,6 +152,9 @@ impl BackStepper {
         check_loss(value, key, &self.client)?;
         let wanted: Vec<&Tensor> = parameters.iter().copied().chain([&input.hidden]).collect();
         let mut gradients = Tensor::run_backward(&[&loss], &wanted, false, false);
+        // A loss may be a number where its gradients are none; such a step would ruin the back for all others.
+        let finite = gradients.iter().all(adapter::is_finite);
+        check_loss(if finite { value } else { f64::NAN }, key, &self.client)?;
         let hidden = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
         optimizer.step(&parameters, &gradients);
         Ok((hidden, value))

@@ -9,7 +9,8 @@ use crate::{
     frameworks::{Figures, FrameworkError, exchange_of},
     rounds::{Client, Event, Exchange},
     server::{
-        Announcement, Door, Inbox, JoinError, Refusal, ServerError, archive::replay, refusal_message, steps::not_open,
+        Announcement, Door, Inbox, JoinError, Refusal, ServerError, archive::replay, refusal_message, short,
+        steps::not_open,
     },
     wire::{Message, Subject},
 };
@@ -26,7 +27,7 @@ impl Engine<'_> {
                 self.setup.events.tell(Progress::ClientLeft { client: self.id(client) });
                 Ok(vec![Event::Left(client)])
             }
-            Inbox::StepRefused(client, error) => self.refuse_work(client, error, door),
+            Inbox::StepRefused(client, error, _permit) => self.refuse_work(client, error, door),
             Inbox::Refused(client, error) => {
                 self.note_refusal(client, &Refusal::of(&error));
                 Ok(vec![Event::GaveUp(client)])
@@ -73,7 +74,7 @@ impl Engine<'_> {
                 }
                 Err(error) => Ok(self.refuse_message(client, message, error, door)),
             },
-            Subject::Refuse => self.take_giving_up(client, message),
+            Subject::Refuse => self.take_giving_up(client, message, door),
             got @ (Subject::Join
             | Subject::Welcome
             | Subject::Begin
@@ -88,14 +89,22 @@ impl Engine<'_> {
         }
     }
 
-    /// A client that gives up takes only itself out of the round, unless training itself went wrong.
-    fn take_giving_up(&mut self, client: Client, message: &Message) -> Result<Vec<Event>, ServerError> {
-        let (id, text) = (self.id(client), |name: &str| message.fields[name].as_str().map(str::to_owned));
-        let reason = text("reason").unwrap_or_else(|| "gave up without a reason".to_owned());
-        if text("cause").as_deref() == Some(NON_FINITE_LOSS) {
+    /// A client that gives up takes only itself out of the round. Training that went wrong ends the run, unless there
+    /// are enough others: they will say so themselves if it is not this client alone.
+    fn take_giving_up(
+        &mut self,
+        client: Client,
+        message: &Message,
+        door: &dyn Door,
+    ) -> Result<Vec<Event>, ServerError> {
+        let (id, text) = (self.id(client), |name: &str| message.fields[name].as_str());
+        let reason = text("reason").map_or_else(|| "gave up without a reason".to_owned(), short);
+        if text("cause") == Some(NON_FINITE_LOSS) && !self.machine.can_spare(client) {
             return Err(ServerError::Client { client: id, reason });
         }
-        self.account.refused(client, &reason);
+        if self.account.refused(client, &reason) >= REFUSALS_IN_A_ROUND {
+            door.end(client);
+        }
         self.setup.events.tell(Progress::ClientFailed { client: id, reason });
         Ok(vec![Event::GaveUp(client)])
     }
@@ -110,7 +119,12 @@ impl Engine<'_> {
 
     /// Takes an answer to the question that is open for this client; any other is refused by its number.
     fn take_answer(&mut self, client: Client, answer: &Message, door: &dyn Door) -> Result<Vec<Event>, ServerError> {
-        let exchange = exchange_of(answer);
+        let (exchange, got) = (exchange_of(answer), answer.subject);
+        let expected = if exchange.index == 0 { Subject::Upload } else { Subject::ExchangeReply };
+        if got != expected {
+            let error = FrameworkError::Unexpected { who: self.id(client), got, expected };
+            return Ok(self.refuse_message(client, answer, error, door));
+        }
         let open = self.attempts.get(&client).filter(|(asked, _)| self.machine.waits_for(client, *asked)).copied();
         if open != Some((exchange, answer.attempt)) {
             let open = open.map(|(asked, attempt)| (asked.round, attempt));
@@ -144,7 +158,7 @@ impl Engine<'_> {
         error: FrameworkError,
         door: &dyn Door,
     ) -> Result<Vec<Event>, ServerError> {
-        if matches!(error, FrameworkError::Train(_)) {
+        if matches!(error, FrameworkError::Train(_)) && !self.machine.can_spare(client) {
             return Err(error.into());
         }
         let stale = match &error {
@@ -159,13 +173,14 @@ impl Engine<'_> {
             | FrameworkError::Tensor { .. }
             | FrameworkError::NotFinite { .. }
             | FrameworkError::Range { .. }
+            | FrameworkError::TooManySteps { .. }
             | FrameworkError::Fields { .. }
             | FrameworkError::Refused { .. }
             | FrameworkError::Unexpected { .. } => false,
         };
-        self.refuse(client, &error, door);
+        let sent_away = self.refuse(client, &error, door);
         if stale {
-            return Ok(Vec::new());
+            return Ok(sent_away);
         }
         // One who means well comes back and is asked again.
         door.end(client);
@@ -181,16 +196,18 @@ impl Engine<'_> {
         door: &dyn Door,
     ) -> Vec<Event> {
         self.setup.ledger.count_refused(&self.id(client), message);
-        self.refuse(client, &error, door);
-        Vec::new()
+        self.refuse(client, &error, door)
     }
 
-    fn refuse(&mut self, client: Client, error: &FrameworkError, door: &dyn Door) {
+    /// Tells the client; one that was refused too often is sent away, and this round does not wait for it any longer.
+    fn refuse(&mut self, client: Client, error: &FrameworkError, door: &dyn Door) -> Vec<Event> {
         let refusal = Refusal::of(error);
         door.send(client, refusal_message(&refusal, false));
         if self.note_refusal(client, &refusal) >= REFUSALS_IN_A_ROUND {
             door.end(client);
+            return vec![Event::GaveUp(client)];
         }
+        Vec::new()
     }
 
     fn note_refusal(&mut self, client: Client, refusal: &Refusal) -> u32 {

@@ -116,12 +116,13 @@ impl Engine<'_> {
         let keeps_state = self.setup.plan.framework.needs().clients_keep_state;
         let state = last_completed(self.account.completed(), client);
         let (epoch, id) = (self.keep.epoch(), self.id(client));
+        let most_steps = self.account.steps_of(client, self.setup.plan);
         let half = &mut self.running()?.half;
         let mut ask = Message { epoch, attempt, ..half.ask(client, exchange)? };
         if keeps_state {
             ask.fields = serde_json::json!({ "state": state });
         }
-        let steps = half.stepper(client).map(|stepper| Steps::of(stepper, id, &ask));
+        let steps = half.stepper(client).map(|stepper| Steps::of(stepper, id, &ask, most_steps));
         door.set_steps(client, steps);
         door.send(client, ask);
         Ok(())

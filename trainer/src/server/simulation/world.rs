@@ -547,7 +547,7 @@ impl World {
             }
             Err(error) => {
                 server.ledger.count_refused(&id, &message);
-                self.turn(Some(Inbox::StepRefused(client, error)));
+                self.turn(Some(Inbox::StepRefused(client, error, Permit::of_nobody())));
             }
         }
     }
