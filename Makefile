@@ -36,7 +36,7 @@ setup: ## Bring libtorch, the models and the mail into .cache (720 MB of downloa
 FRAMEWORKS := manifests/fedllm.yaml manifests/kd.yaml manifests/split-v1.yaml
 BASELINES := manifests/central.yaml manifests/local-only.yaml
 # MiniLM is small enough for more steps and for both baselines in the same time.
-MINILM := --set model.source.path=.cache/models/minilm --set model.precision=F32
+MINILM := --set model.source.path=.cache/models/minilm
 DEMO_smollm2 := $(FRAMEWORKS) --out out/demo
 DEMO_minilm := $(FRAMEWORKS) $(BASELINES) $(MINILM) --set training.localSteps=8 --out out/demo-minilm
 SMOKE := $(FRAMEWORKS) $(MINILM) --set training.rounds=2 --set data.evaluation.examples=200 --out out/smoke
