@@ -430,7 +430,7 @@ pub enum FrameworkError {
         error: String,
     },
     /// A step or an answer of a round, turn or attempt that is over, or never was.
-    #[error("{who} sent a {subject} of round {round}, attempt {attempt}, which is not open for it{}", open_now(.open))]
+    #[error("{who} sent a {subject} of round {round}, attempt {attempt}, which is not open for it{}", open_now(*.open))]
     NotOpen {
         /// Who sent it.
         who: String,
@@ -491,7 +491,7 @@ pub enum FrameworkError {
     },
 }
 
-fn open_now(open: &Option<(u32, u32)>) -> String {
+fn open_now(open: Option<(u32, u32)>) -> String {
     open.map_or_else(String::new, |(round, attempt)| format!("; round {round}, attempt {attempt} is"))
 }
 

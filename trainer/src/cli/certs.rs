@@ -20,7 +20,7 @@ pub struct CertsArgs {
     /// Where everything goes: ca/, server/, and a folder and a .join file a group. What is there is renewed.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// A name or address of the server beside localhost, 127.0.0.1 and ::1; may be given several times, and clients are
+    /// A name or address of the server beside localhost, 127.0.0.1 and `::1`; may be given several times, and clients are
     /// sent to the first.
     #[arg(long, value_name = "HOST")]
     server_name: Vec<String>,
@@ -83,17 +83,11 @@ fn describe(arguments: &CertsArgs, issued: &Issued) -> String {
             arguments.days
         )
     };
-    let mut text = made;
-    text += &format!(
-        "server:  fedtune server {spec} --tls-cert {server}/cert.pem --tls-key {server}/key.pem --tls-ca \
-         {server}/ca.pem\n"
-    );
-    for (group, _, bundle) in &issued.groups {
-        text += &format!(
-            "clients: fedtune client {spec} --client {group}/INDEX --join {}    ({})\n",
-            bundle.display(),
-            issued.url
-        );
-    }
-    text
+    let files = format!("--tls-cert {server}/cert.pem --tls-key {server}/key.pem --tls-ca {server}/ca.pem");
+    let server = format!("server:  fedtune server {spec} {files}\n");
+    let clients = issued.groups.iter().map(|(group, _, bundle)| {
+        let bundle = bundle.display();
+        format!("clients: fedtune client {spec} --client {group}/INDEX --join {bundle}    ({})\n", issued.url)
+    });
+    [made, server].into_iter().chain(clients).collect()
 }

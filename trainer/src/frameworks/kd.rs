@@ -181,7 +181,7 @@ impl KdClient {
     fn figures(&self, evaluation: Option<Evaluation>) -> serde_json::Value {
         let (train_loss, meter) = (self.train_loss, self.seat.worker.meter);
         let peak_memory_bytes = peak_memory_bytes();
-        Figures { train_loss, meter, evaluation, peak_memory_bytes, ..Figures::default() }.fields()
+        Figures { train_loss, meter, evaluation, peak_memory_bytes }.fields()
     }
 }
 

@@ -73,7 +73,7 @@ impl ClientHalf for LocalOnlyClient {
         let evaluation = Some(self.seat.evaluate(ask.round)?);
         let peak_memory_bytes = peak_memory_bytes();
         let meter = self.seat.worker.meter;
-        let figures = Figures { train_loss, meter, evaluation, peak_memory_bytes, ..Figures::default() };
+        let figures = Figures { train_loss, meter, evaluation, peak_memory_bytes };
         Ok(Message { fields: figures.fields(), ..answer(ask) })
     }
 

@@ -16,7 +16,7 @@ use crate::{
     events::Events,
     meter::Slots,
     plan::Plan,
-    server::{Inbox, Outcome, Parting, Served, ServerError, ServerSetup, serve},
+    server::{Inbox, Outcome, Served, ServerError, ServerSetup, serve},
     wire::{self, Ledger, Limits, Terms, client::ConnectOptions, server::Listener},
 };
 
@@ -98,10 +98,10 @@ pub fn run(plan: &Plan, materials: &Materials, kept: Kept<'_>, events: &Events) 
             })
             .collect();
         let served = serve(server_setup(plan, materials, &slots, events), keep, listener, (sender, receiver));
-        let (outcome, parting) = served
-            .map(|Served { outcome, parting }| (outcome, parting))
-            .map_or_else(|error| (Err(error), None), |(outcome, parting)| (Ok(outcome), Some(parting)));
-        parting.map(Parting::tell);
+        let outcome = served.map(|Served { outcome, parting }| {
+            parting.tell();
+            outcome
+        });
         let finished: Vec<_> = clients.into_iter().map(thread::ScopedJoinHandle::join).collect();
         let outcome = outcome?;
         let finished = plan.clients.iter().zip(finished).map(|(client, ended)| {

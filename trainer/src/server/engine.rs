@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
@@ -117,10 +117,8 @@ impl<'a> Engine<'a> {
         let mut arrived = None;
         while self.turn(started.elapsed(), arrived, door)? == Turn::On {
             let patience = self.deadline().map_or(IDLE, |deadline| deadline.saturating_sub(started.elapsed()));
-            arrived = match inbox.recv_timeout(patience.min(IDLE)) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            // Time that is up is told by the machine's next turn.
+            arrived = inbox.recv_timeout(patience.min(IDLE)).ok();
         }
         Ok(())
     }
@@ -152,7 +150,7 @@ impl<'a> Engine<'a> {
     /// What the run left behind, and whom to tell.
     pub(crate) fn end(mut self) -> Result<(Outcome, Farewell), ServerError> {
         let early = || ServerError::Panic("the run ended before the labels were frozen".to_owned());
-        let (welcome, members) = (self.welcome_message()?, self.account.members().map(|(client, _)| client).collect());
+        let (welcome, members) = (self.welcome_message(), self.account.members().map(|(client, _)| client).collect());
         let finish = self.address(Message::new(Subject::Finish, self.setup.plan.rules.rounds));
         let Running { half, labels, .. } = self.running.take().ok_or_else(early)?;
         let completed = self.account.completed().clone();

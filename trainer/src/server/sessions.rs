@@ -259,7 +259,7 @@ impl Reader {
     /// Answers a step, or hands the message to the engine; false when the session is over.
     fn pass_on(&self, message: Message) -> bool {
         match message.subject {
-            Subject::Step => self.step(message),
+            Subject::Step => self.step(&message),
             Subject::Join
             | Subject::Welcome
             | Subject::Begin
@@ -284,14 +284,14 @@ impl Reader {
     }
 
     /// Answers a step; false when the session is over.
-    fn step(&self, message: Message) -> bool {
-        match catch_unwind(AssertUnwindSafe(|| self.take_step(&message))) {
+    fn step(&self, message: &Message) -> bool {
+        match catch_unwind(AssertUnwindSafe(|| self.take_step(message))) {
             Ok(Ok(reply)) => {
-                self.ledger.count(&self.id, fedtune_crds::report::Direction::Up, &message);
+                self.ledger.count(&self.id, fedtune_crds::report::Direction::Up, message);
                 self.replies.send(reply).is_ok()
             }
             Ok(Err(error)) => {
-                self.ledger.count_refused(&self.id, &message);
+                self.ledger.count_refused(&self.id, message);
                 self.hand_over(|permit| Inbox::StepRefused(self.client, error, permit))
             }
             Err(panic) => {

@@ -63,7 +63,7 @@ impl Engine<'_> {
 
     fn take_message(&mut self, client: Client, message: &Message, door: &dyn Door) -> Result<Vec<Event>, ServerError> {
         if let Err(error) = self.check_epoch(client, message) {
-            return Ok(self.refuse_message(client, message, error, door));
+            return Ok(self.refuse_message(client, message, &error, door));
         }
         match message.subject {
             Subject::Upload | Subject::ExchangeReply => self.take_answer(client, message, door),
@@ -72,7 +72,7 @@ impl Engine<'_> {
                     door.send(client, self.address(replay));
                     Ok(Vec::new())
                 }
-                Err(error) => Ok(self.refuse_message(client, message, error, door)),
+                Err(error) => Ok(self.refuse_message(client, message, &error, door)),
             },
             Subject::Refuse => self.take_giving_up(client, message, door),
             got @ (Subject::Join
@@ -84,7 +84,7 @@ impl Engine<'_> {
             | Subject::Finish
             | Subject::Replay) => {
                 let error = FrameworkError::Unexpected { who: self.id(client), got, expected: Subject::Upload };
-                Ok(self.refuse_message(client, message, error, door))
+                Ok(self.refuse_message(client, message, &error, door))
             }
         }
     }
@@ -123,13 +123,13 @@ impl Engine<'_> {
         let expected = if exchange.index == 0 { Subject::Upload } else { Subject::ExchangeReply };
         if got != expected {
             let error = FrameworkError::Unexpected { who: self.id(client), got, expected };
-            return Ok(self.refuse_message(client, answer, error, door));
+            return Ok(self.refuse_message(client, answer, &error, door));
         }
         let open = self.attempts.get(&client).filter(|(asked, _)| self.machine.waits_for(client, *asked)).copied();
         if open != Some((exchange, answer.attempt)) {
             let open = open.map(|(asked, attempt)| (asked.round, attempt));
             let error = not_open(&self.id(client), answer, open);
-            return Ok(self.refuse_message(client, answer, error, door));
+            return Ok(self.refuse_message(client, answer, &error, door));
         }
         match self.keep_answer(client, exchange, answer) {
             Ok(()) => Ok(vec![Event::Answered(client, exchange)]),
@@ -192,11 +192,11 @@ impl Engine<'_> {
         &mut self,
         client: Client,
         message: &Message,
-        error: FrameworkError,
+        error: &FrameworkError,
         door: &dyn Door,
     ) -> Vec<Event> {
         self.setup.ledger.count_refused(&self.id(client), message);
-        self.refuse(client, &error, door)
+        self.refuse(client, error, door)
     }
 
     /// Tells the client; one that was refused too often is sent away, and this round does not wait for it any longer.

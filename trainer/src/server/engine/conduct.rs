@@ -73,15 +73,15 @@ impl Engine<'_> {
     pub(super) fn welcome(&self, client: Client, door: &dyn Door) -> Result<(), ServerError> {
         if self.running.is_some() {
             door.widen(client, self.limits()?);
-            door.send(client, self.welcome_message()?);
+            door.send(client, self.welcome_message());
         }
         Ok(())
     }
 
-    pub(super) fn welcome_message(&self) -> Result<Message, ServerError> {
+    pub(super) fn welcome_message(&self) -> Message {
         let labels = self.account.labels();
         let fields = serde_json::json!({ "labels": labels, "uid": self.setup.uid });
-        Ok(self.address(Message { fields, ..Message::new(Subject::Welcome, 0) }))
+        self.address(Message { fields, ..Message::new(Subject::Welcome, 0) })
     }
 
     /// The most that any one message of a client holds: no more than its whole round with one largest step.

@@ -199,7 +199,7 @@ impl World {
             Happening::StartServer => self.start_server(),
             Happening::StartClient(client) => self.start_client(client),
             Happening::Dialled(client) => self.dialled(client),
-            Happening::ToServer(connection, message) => self.to_server(connection, message),
+            Happening::ToServer(connection, message) => self.deliver_to_server(connection, message),
             Happening::ToClient(connection, message) => {
                 let Some(wire) = self.wires.get_mut(&connection).filter(|wire| wire.open_at_client) else { return };
                 wire.arrived.push_back(message);
@@ -272,14 +272,14 @@ impl World {
             let wish = process.wish();
             self.places[client].process = Some(process);
             let answer = match wish {
-                Wish::Send(connection, message) => self.from_client(connection, message),
-                Wish::Receive(connection) => match self.read(connection) {
-                    Some(answer) => answer,
-                    None => {
+                Wish::Send(connection, message) => self.take_from_client(connection, message),
+                Wish::Receive(connection) => {
+                    let Some(answer) = self.read(connection) else {
                         self.places[client].waits_on = Some(connection);
                         return;
-                    }
-                },
+                    };
+                    answer
+                }
                 Wish::Dial { pause } => {
                     let delay = self.faults.delay();
                     return self.after(pause + delay, Happening::Dialled(client));
@@ -380,7 +380,7 @@ impl World {
         self.queue.insert((self.now + pause, self.serial), happening);
     }
 
-    fn from_client(&mut self, connection: Connection, message: Message) -> Answer {
+    fn take_from_client(&mut self, connection: Connection, message: Message) -> Answer {
         match self.wires.get(&connection) {
             Some(wire) if wire.open_at_client => {
                 self.carry(connection, 0, message);
@@ -482,7 +482,7 @@ impl World {
         self.after(outage, Happening::StartServer);
     }
 
-    fn to_server(&mut self, connection: Connection, message: Message) {
+    fn deliver_to_server(&mut self, connection: Connection, message: Message) {
         let alive = self.server.is_some() && self.wires.get(&connection).is_some_and(|wire| wire.open_at_server);
         if !alive {
             return;
@@ -496,7 +496,7 @@ impl World {
             // A real listener ends the session of one who does not begin with a join.
             (None, _) => self.break_off(connection, [true, true]),
             (Some(_), _) if self.sessions.get(&wire.client) != Some(&connection) => {}
-            (Some(_), Subject::Step) => self.step(connection, message),
+            (Some(_), Subject::Step) => self.step(connection, &message),
             (Some(_), _) => {
                 let inbox = Inbox::Message(wire.client, message, Permit::of_nobody());
                 self.turn(Some(inbox));
@@ -531,22 +531,22 @@ impl World {
         }
     }
 
-    fn step(&mut self, connection: Connection, message: Message) {
+    fn step(&mut self, connection: Connection, message: &Message) {
         let epoch = self.keep.epoch();
         let (server, wire) = (self.server.as_ref().expect("it lives"), self.wires.get_mut(&connection).expect("open"));
         let (client, id) = (wire.client, self.plan.clients[wire.client].to_string());
         let stepped = match &mut wire.steps {
-            Some(steps) if message.epoch == epoch => steps.take(&message),
-            Some(_) | None => Err(not_open(&id, &message, None)),
+            Some(steps) if message.epoch == epoch => steps.take(message),
+            Some(_) | None => Err(not_open(&id, message, None)),
         };
         match stepped {
             Ok(reply) => {
-                server.ledger.count(&id, Direction::Up, &message);
+                server.ledger.count(&id, Direction::Up, message);
                 server.ledger.count(&id, Direction::Down, &reply);
                 self.carry(connection, 1, reply);
             }
             Err(error) => {
-                server.ledger.count_refused(&id, &message);
+                server.ledger.count_refused(&id, message);
                 self.turn(Some(Inbox::StepRefused(client, error, Permit::of_nobody())));
             }
         }
