@@ -79,6 +79,8 @@ pub fn terms(run_hash: &str) -> Terms {
 /// Runs server and clients until the run is over.
 pub fn run(plan: &Plan, materials: &Materials, kept: Kept<'_>, events: &Events) -> Result<Ended, RunError> {
     let keep = kept.of_server(plan, materials)?;
+    // Before there are clients, which would wait for a server that cannot begin.
+    keep.newest()?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let terms = terms(&materials.run_hash);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

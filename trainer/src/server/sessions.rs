@@ -72,16 +72,19 @@ impl Sluice {
 
     /// Lets nobody in any more; what was sent still arrives, within `grace`.
     pub(super) fn close(self, grace: Duration) {
+        // The porter first: a session that it began later would never be ended, and its client wait for ever.
+        drop(self.closing);
+        let listener = self.listener.join();
         let sessions = std::mem::take(&mut *lock(&self.sessions));
-        let writers: Vec<_> = sessions.into_values().map(|session| session.writer).collect();
-        // A writer ends when its client has gone and all is sent. One that hangs is left to the listener, which breaks
-        // its link.
+        let (hang_ups, writers): (Vec<_>, Vec<_>) =
+            sessions.into_values().map(|session| (session.hang_up, session.writer)).unzip();
+        // A writer ends when its client has gone and all is sent.
         let deadline = Instant::now() + grace;
         while Instant::now() < deadline && !writers.iter().all(JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(5));
         }
-        drop(self.closing);
-        if let Ok(listener) = self.listener.join() {
+        hang_ups.iter().for_each(HangUp::now);
+        if let Ok(listener) = listener {
             listener.shutdown(grace);
         }
     }
