@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 MODEL ?= smollm2
 CRD := crds/federatedfinetunes.fedtune.io.yaml
 CARGO_DENY_VERSION := 0.20.2
+PROMTOOL := .cache/tools/promtool
 CARGO_DENY := .cache/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .cache/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
@@ -35,7 +36,7 @@ setup: ## Bring libtorch, the models and the mail into .cache (720 MB of downloa
 FRAMEWORKS := manifests/fedllm.yaml manifests/kd.yaml manifests/split-v1.yaml
 BASELINES := manifests/central.yaml manifests/local-only.yaml
 # MiniLM is small enough for more steps and for both baselines in the same time.
-MINILM := --set model.source.path=.cache/models/minilm --set model.precision=F32
+MINILM := --set model.source.path=.cache/models/minilm
 DEMO_smollm2 := $(FRAMEWORKS) --out out/demo
 DEMO_minilm := $(FRAMEWORKS) $(BASELINES) $(MINILM) --set training.localSteps=8 --out out/demo-minilm
 SMOKE := $(FRAMEWORKS) $(MINILM) --set training.rounds=2 --set data.evaluation.examples=200 --out out/smoke
@@ -56,7 +57,7 @@ demo-model:
 		echo "make demo: no experiments for MODEL=$(MODEL); there are smollm2 and minilm" >&2; exit 1; }
 
 .PHONY: test
-test: setup ## Run every test of every crate
+test: setup $(PROMTOOL) ## Run every test of every crate
 	$(TIMED) cargo test $(LOCKED) --workspace
 
 .PHONY: check
@@ -69,6 +70,10 @@ check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files
 	$(TIMED) $(BUILD_OPERATOR)
 	$(TIMED) scripts/check_generated.sh $(CRD) $(TARGET)/debug/fedtune-operator crd
 
+# Tests do without it where it cannot be had.
+$(PROMTOOL):
+	@scripts/promtool.sh $@
+
 # Unoptimised, and without the client of the advisories: that builds in a minute, and it runs for seconds.
 $(CARGO_DENY):
 	$(TIMED) cargo install --locked --debug --no-default-features cargo-deny --version $(CARGO_DENY_VERSION) \
@@ -79,11 +84,17 @@ fuzz: setup $(CARGO_FUZZ) ## Feed every parser made-up bytes, SECONDS=600 each
 	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh $(SECONDS)
 
 .PHONY: soak
-soak: setup $(CARGO_FUZZ) ## What takes too long for each change: a minute of each fuzz target
+soak: setup $(CARGO_FUZZ) soak-kills ## What takes too long for each change: 300 kills, a minute of each fuzz target
 	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh 60
 
 $(CARGO_FUZZ):
 	$(TIMED) cargo install --locked --debug cargo-fuzz --version $(CARGO_FUZZ_VERSION) --root $(dir $(@D))
+
+# Kills processes of each framework at seeded moments (KILLS=n, FEDTUNE_SEED=n): the same adapters.
+KILLS ?= 300
+.PHONY: soak-kills
+soak-kills: setup
+	$(TIMED) env FEDTUNE_KILLS=$(KILLS) cargo test $(LOCKED) --workspace --test kills -- --nocapture
 
 .PHONY: generate
 generate: ## Write the custom resource definition anew from the types in crds/

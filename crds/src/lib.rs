@@ -10,6 +10,7 @@ pub mod crd;
 pub mod data;
 mod defaults;
 pub mod framework;
+pub mod live;
 pub mod load;
 pub mod model;
 pub mod network;

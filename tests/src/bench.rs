@@ -107,7 +107,7 @@ spec:
     /// Puts `command` into the folder and out of the reach of what the caller has set.
     pub fn settle(&self, command: &mut Command) {
         command.current_dir(self.0.path()).env("FEDTUNE_CACHE", self.path("cache"));
-        for heeded in ["RUST_LOG", "NO_COLOR", "RUST_BACKTRACE"] {
+        for heeded in ["RUST_LOG", "NO_COLOR", "RUST_BACKTRACE", "FEDTUNE_RUN_UID"] {
             command.env_remove(heeded);
         }
     }

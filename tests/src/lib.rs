@@ -4,11 +4,17 @@
 //! | file | one thing |
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
+//! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
+//! | `http.rs` | one GET |
 //! | `program.rs` | the program: built, started, waited for |
+//! | `siege.rs` | server and clients that are killed and started again |
 //! | `tiny.rs` | a model and texts so small that a run takes a second |
 
 mod bench;
+pub mod exposition;
+pub mod http;
 mod program;
+pub mod siege;
 pub mod tiny;
 
 pub use bench::Bench;

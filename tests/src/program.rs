@@ -4,15 +4,16 @@
 use std::{
     env,
     ffi::OsString,
-    io::{self, Read},
+    io::{BufRead, BufReader, Read},
+    mem,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         OnceLock,
-        mpsc::{self, Receiver},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What any one process may take; far more than it needs, also on a busy machine.
@@ -68,6 +69,8 @@ pub struct Running {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
+    /// Of standard error, what has been waited for.
+    said: String,
 }
 
 impl Running {
@@ -79,21 +82,47 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-        let stdout = read_to_end(child.stdout.take().expect("it is piped"));
-        let stderr = read_to_end(child.stderr.take().expect("it is piped"));
-        Self { child, stdout, stderr }
+        let stdout = read_lines(child.stdout.take().expect("it is piped"));
+        let stderr = read_lines(child.stderr.take().expect("it is piped"));
+        Self { child, stdout, stderr, said: String::new() }
     }
 
     /// Waits until the process ends. Outputs end with it, so no clock has to be watched.
     pub fn wait(mut self) -> Ended {
-        let outputs = self.stderr.recv_timeout(LIMIT).and_then(|err| Ok((self.stdout.recv_timeout(LIMIT)?, err)));
-        let Ok((stdout, stderr)) = outputs else {
-            self.child.kill().expect("a child may be killed");
-            let said = self.stderr.recv().unwrap_or_default();
-            panic!("a process did not end within {LIMIT:?}; it said:\n{said}");
-        };
+        let deadline = Instant::now() + LIMIT;
+        while self.read_line(deadline).is_some() {}
+        let stdout = self.stdout.iter().collect();
         let status = self.child.wait().expect("a child can be waited for");
-        Ended { code: status.code(), stdout, stderr }
+        Ended { code: status.code(), stdout, stderr: mem::take(&mut self.said) }
+    }
+
+    /// Waits until the process says a line on standard error that has all of these words, and gives that line.
+    pub fn wait_for(&mut self, words: &[&str]) -> String {
+        let deadline = Instant::now() + LIMIT;
+        while let Some(line) = self.read_line(deadline) {
+            if words.iter().all(|word| line.contains(word)) {
+                return line;
+            }
+        }
+        panic!("a process ended without a line with {words:?}; it said:\n{}", self.said);
+    }
+
+    /// Sends a signal, as in `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(sent.expect("there is a shell").success(), "a process cannot be sent SIG{name}");
+    }
+
+    /// The next line of standard error; none where that has ended.
+    fn read_line(&mut self, deadline: Instant) -> Option<String> {
+        match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                self.said.push_str(&line);
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("a process took longer than {LIMIT:?}; it said:\n{}", self.said),
+        }
     }
 
     /// Whether it has not ended yet.
@@ -110,14 +139,17 @@ impl Drop for Running {
     }
 }
 
-fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
+/// Lines with their ends, as they come.
+fn read_lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let read: io::Result<usize> = pipe.read_to_end(&mut bytes);
-        read.expect("a pipe can be read");
-        // A test that has failed no longer listens.
-        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).expect("a pipe can be read") > 0 {
+            // A test that has failed no longer listens.
+            let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+            line.clear();
+        }
     });
     receiver
 }

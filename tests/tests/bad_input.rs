@@ -370,7 +370,9 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_round_and_client() {
     let report = bench.report("out", "tiny");
     assert_eq!(report.phase, fedtune_crds::report::RunPhase::Failed);
     assert!(sentence.ends_with(&report.stop_reason), "{}", report.stop_reason);
-    assert_eq!(bench.files("out"), ["tiny/report.html", "tiny/results.json", "tiny/rounds.csv", "tiny/run.json"]);
+    let files = bench.files("out");
+    let results = files.iter().filter(|file| !file.starts_with("tiny/checkpoint/"));
+    assert!(results.eq(["tiny/report.html", "tiny/results.json", "tiny/rounds.csv", "tiny/run.json"]), "{files:?}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn all_hashes_are_sha_256_in_hexadecimal() {
 }
 
 #[test]
-fn a_run_leaves_its_adapter_its_figures_and_its_page_and_nothing_else() {
+fn a_run_leaves_its_adapter_its_figures_its_page_its_two_last_checkpoints_and_nothing_else() {
     let (bench, _, _) = finished();
     assert_eq!(bench.report("out", "tiny").phase, RunPhase::Succeeded);
     assert_eq!(
@@ -112,6 +112,10 @@ fn a_run_leaves_its_adapter_its_figures_and_its_page_and_nothing_else() {
             "tiny/adapter/adapter_config.json",
             "tiny/adapter/adapter_model.safetensors",
             "tiny/adapter/config.json",
+            "tiny/checkpoint/lock",
+            "tiny/checkpoint/owner.json",
+            "tiny/checkpoint/round-00001.state",
+            "tiny/checkpoint/round-00002.state",
             "tiny/report.html",
             "tiny/results.json",
             "tiny/rounds.csv",

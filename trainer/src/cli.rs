@@ -17,10 +17,16 @@ use crate::{
 };
 
 mod apart;
+mod certs;
 pub mod environment;
+mod identity;
 mod report;
 mod run;
+mod signals;
 mod specs;
+mod telemetry;
+
+use signals::{Signal, Watch};
 
 /// Everything worked.
 const SUCCESS: u8 = 0;
@@ -58,6 +64,8 @@ pub enum Command {
     Client(apart::ClientArgs),
     /// Compares results that are there already.
     Report(report::ReportArgs),
+    /// Makes a CA, certificates and join bundles for a run, or renews them.
+    Certs(certs::CertsArgs),
 }
 
 /// Arguments that every command which reads specs has.
@@ -75,14 +83,25 @@ pub struct SpecArgs {
 pub fn run(cli: &Cli) -> ExitCode {
     let code = match start_logs(cli) {
         Err(error) => complain(error, CONFIGURATION),
-        Ok(events) => match &cli.command {
-            Command::Run(arguments) => run::run(arguments, events),
-            Command::Server(arguments) => apart::server(arguments, &events),
-            Command::Client(arguments) => apart::client(arguments, &events),
-            Command::Report(arguments) => report::report(arguments),
+        Ok(events) => match Watch::begin() {
+            Err(error) => complain(format!("cannot listen for signals: {error}"), FAILED),
+            Ok(watch) => {
+                let code = obey(&cli.command, events, &watch);
+                watch.caught().map_or(code, Signal::code)
+            }
         },
     };
     ExitCode::from(code)
+}
+
+fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
+    match command {
+        Command::Run(arguments) => run::run(arguments, events),
+        Command::Server(arguments) => apart::server(arguments, &events, watch),
+        Command::Client(arguments) => apart::client(arguments, &events),
+        Command::Report(arguments) => report::report(arguments),
+        Command::Certs(arguments) => certs::certs(arguments),
+    }
 }
 
 /// Sets up logs and progress, both on standard error.

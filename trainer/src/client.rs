@@ -1,28 +1,38 @@
 //! A client of a run: joins, works on its own data when asked, answers, until the server says that it is over.
 //! Must not know which framework it runs, and must not send anything but what its half answers.
+//!
+//! | file | one thing |
+//! |---|---|
+//! | `dialer.rs` | the way to the server, again and again |
+//! | `member.rs` | the client across sessions: its half, what it does with each message |
+//! | `states.rs` | the round states of a model that goes on from round to round: kept, gone back to, made again |
 
 use std::{
     any::Any,
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use thiserror::Error;
 
 use crate::{
-    data::{DataError, Labels, Record, encode},
+    checkpoint::{CheckpointError, Keep},
+    data::{DataError, Record},
     events::Events,
-    frameworks::{ClientHalf, ClientSeat, FrameworkError},
-    meter::{Slots, Worker},
-    models::{Base, LoraSettings, Model, ModelError},
+    frameworks::{ClientHalf, FrameworkError},
+    local::TrainError,
+    meter::Slots,
+    models::{Base, LoraSettings, ModelError},
     plan::Plan,
     rounds::Client,
-    server::{Announcement, panic_sentence},
-    wire::{
-        Link, LinkError, Message, Subject,
-        client::{ConnectError, ConnectOptions, connect},
-    },
+    server::panic_sentence,
+    wire::{Line, LinkError, Message, Subject, WireError, client::ConnectError},
 };
+
+pub mod dialer;
+mod member;
+mod states;
+
+use member::Member;
 
 /// What a client works with.
 #[derive(Debug)]
@@ -31,6 +41,8 @@ pub struct ClientSetup<'a> {
     pub plan: &'a Plan,
     /// Its ordinal among all clients.
     pub ordinal: Client,
+    /// Drawn at the start of its process, to tell it from others that speak for the same client.
+    pub incarnation: u64,
     /// The frozen base.
     pub base: Base,
     /// The adapter, its targets resolved.
@@ -43,10 +55,22 @@ pub struct ClientSetup<'a> {
     pub public: Vec<Record>,
     /// Held-out records, where clients evaluate themselves; else empty.
     pub evaluation: Vec<Record>,
+    /// Where it keeps its round states, in frameworks whose clients have any.
+    pub keep: Box<dyn Keep>,
     /// Cores shared with whoever else computes in this process.
     pub slots: Slots,
     /// Who listens.
     pub events: Events,
+}
+
+/// How a client reaches its server, again and again.
+pub trait Dial {
+    /// Opens a session, waiting while nobody answers. After `trouble` with the session before it waits first, longer
+    /// each time until one has [`Dial::held`].
+    fn open(&mut self, trouble: Option<&str>) -> Result<Box<dyn Line>, ConnectError>;
+
+    /// The session is a good one: the server has let the client in.
+    fn held(&mut self);
 }
 
 /// What a client has when the run is over.
@@ -55,6 +79,16 @@ pub struct Finished {
     pub half: Box<dyn ClientHalf>,
     /// Labels in the order of the logits.
     pub labels: Vec<String>,
+    epoch: u64,
+    line: Box<dyn Line>,
+}
+
+impl Finished {
+    /// Tells the server that this client needs nothing more.
+    pub fn confirm(&mut self) {
+        // A server that is gone has stopped waiting for it.
+        let _ = self.line.send(Message { epoch: self.epoch, ..Message::new(Subject::Finish, 0) });
+    }
 }
 
 /// Why a client cannot go on.
@@ -75,9 +109,26 @@ pub enum ClientError {
     /// Its work.
     #[error(transparent)]
     Framework(#[from] FrameworkError),
+    /// Its round states.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The server does not want it.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// The server does not want it now.
+    #[error("the server refused for now: {0}")]
+    NotNow(String),
+    /// A server that a newer one has replaced.
+    #[error("the server has epoch {theirs}, and this client has spoken with epoch {known} already: it is an old one")]
+    OldServer {
+        /// The server's epoch.
+        theirs: u64,
+        /// The newest that the client knows.
+        known: u64,
+    },
+    /// The server began another run.
+    #[error("the server's labels or run are others than before; start this client anew")]
+    OtherRun,
     /// libtorch gave up on the model thread.
     #[error("the model thread stopped: {0}")]
     Panic(String),
@@ -86,108 +137,58 @@ pub enum ClientError {
     Unexpected(Subject),
 }
 
-/// Joins the run at `url` and works until it is over.
-pub fn work(setup: ClientSetup<'_>, url: &str, options: &ConnectOptions) -> Result<Finished, ClientError> {
-    let mut link = connect(url, options)?;
-    link.send(join(&setup))?;
+impl ClientError {
+    /// Whether another session may go better.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Link(error) | Self::Framework(FrameworkError::Link(error)) => match error {
+                LinkError::Closed { .. } | LinkError::Refused(WireError::CutOff { .. }) => true,
+                LinkError::Rejected { .. } | LinkError::Refused(_) | LinkError::Unsendable(_) => false,
+            },
+            Self::NotNow(_) | Self::OldServer { .. } => true,
+            Self::Connect(_)
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Framework(_)
+            | Self::Checkpoint(_)
+            | Self::Refused(_)
+            | Self::OtherRun
+            | Self::Panic(_)
+            | Self::Unexpected(_) => false,
+        }
+    }
+
+    /// Whether training itself went wrong, which ends the run for all.
+    fn is_training(&self) -> bool {
+        let Self::Framework(FrameworkError::Train(error)) = self else { return false };
+        match error {
+            TrainError::NonFiniteLoss { .. } | TrainError::NonFiniteEvaluation { .. } => true,
+        }
+    }
+
+    /// Whether the server knows already, or cannot be told.
+    fn is_the_servers(&self) -> bool {
+        match self {
+            Self::Refused(_)
+            | Self::NotNow(_)
+            | Self::OldServer { .. }
+            | Self::Link(_)
+            | Self::Connect(_)
+            | Self::Framework(FrameworkError::Refused { .. } | FrameworkError::Link(_)) => true,
+            Self::Data(_)
+            | Self::Model(_)
+            | Self::Framework(_)
+            | Self::Checkpoint(_)
+            | Self::OtherRun
+            | Self::Panic(_)
+            | Self::Unexpected(_) => false,
+        }
+    }
+}
+
+/// Takes part in the run that `dial` leads to until it is over, over as many sessions as it takes.
+pub fn work(setup: ClientSetup<'_>, dial: &mut dyn Dial) -> Result<Finished, ClientError> {
+    let mut member = Member::new(setup);
     let panicked = |panic: Box<dyn Any + Send>| Err(ClientError::Panic(panic_sentence(panic.as_ref())));
-    let worked = catch_unwind(AssertUnwindSafe(|| work_on(setup, &mut link))).unwrap_or_else(panicked);
-    if let Err(error) = &worked {
-        tell_server(&mut link, error);
-    }
-    worked
-}
-
-fn work_on(setup: ClientSetup<'_>, link: &mut Link) -> Result<Finished, ClientError> {
-    let labels = wait_for_labels(link)?;
-    let mut half = take_seat(setup, &labels)?;
-    loop {
-        let message = half.worker().wait(|| link.receive())?;
-        match message.subject {
-            Subject::Begin | Subject::Exchange => {
-                let answer = half.answer(&message, link)?;
-                half.worker().network(|| link.send(answer))?;
-            }
-            Subject::Finish => return Ok(Finished { half, labels: labels.as_slice().to_vec() }),
-            Subject::Refuse => return Err(refused(&message)),
-            other @ (Subject::Join
-            | Subject::Welcome
-            | Subject::Step
-            | Subject::StepReply
-            | Subject::Upload
-            | Subject::ExchangeReply) => {
-                return Err(ClientError::Unexpected(other));
-            }
-        }
-    }
-}
-
-/// What the client says of itself.
-fn join(setup: &ClientSetup<'_>) -> Message {
-    let mut labels = BTreeMap::new();
-    for label in setup.train.iter().filter_map(|record| record.label.clone()) {
-        *labels.entry(label).or_default() += 1;
-    }
-    let client = setup.plan.clients[setup.ordinal].to_string();
-    let announcement = Announcement { client, examples: setup.train.len() as u64, labels };
-    let fields = serde_json::to_value(announcement).expect("an announcement is text and numbers, which JSON holds");
-    Message { fields, ..Message::new(Subject::Join, 0) }
-}
-
-fn wait_for_labels(link: &mut Link) -> Result<Labels, ClientError> {
-    let message = link.receive()?;
-    match message.subject {
-        Subject::Welcome => {
-            let labels = serde_json::from_value(message.fields["labels"].clone());
-            labels.map(Labels::new).map_err(|_| ClientError::Unexpected(Subject::Welcome))
-        }
-        Subject::Refuse => Err(refused(&message)),
-        other @ (Subject::Join
-        | Subject::Begin
-        | Subject::Step
-        | Subject::StepReply
-        | Subject::Upload
-        | Subject::Exchange
-        | Subject::ExchangeReply
-        | Subject::Finish) => Err(ClientError::Unexpected(other)),
-    }
-}
-
-/// Makes the client half, now that the labels are known.
-fn take_seat(setup: ClientSetup<'_>, labels: &Labels) -> Result<Box<dyn ClientHalf>, ClientError> {
-    let recipe = setup.plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
-    let model = Model::new(setup.base, &setup.lora, labels.len(), setup.plan.seed)?;
-    let seat = ClientSeat {
-        ordinal: setup.ordinal,
-        recipe,
-        model,
-        train: encode(&setup.train, labels)?,
-        public: encode(&setup.public, labels)?,
-        evaluation: encode(&setup.evaluation, labels)?,
-        worker: Worker::new(setup.plan.clients[setup.ordinal].to_string(), setup.slots, setup.events),
-    };
-    Ok(setup.plan.framework.client_half(seat))
-}
-
-fn refused(message: &Message) -> ClientError {
-    ClientError::Refused(message.fields["reason"].as_str().unwrap_or("it gave no reason").to_owned())
-}
-
-/// Tells the server why this client goes, unless it was the server that sent it away or is gone.
-fn tell_server(link: &mut Link, error: &ClientError) {
-    match error {
-        ClientError::Refused(_)
-        | ClientError::Link(_)
-        | ClientError::Connect(_)
-        | ClientError::Framework(FrameworkError::Refused { .. } | FrameworkError::Link(_)) => {}
-        ClientError::Data(_)
-        | ClientError::Model(_)
-        | ClientError::Framework(_)
-        | ClientError::Panic(_)
-        | ClientError::Unexpected(_) => {
-            let fields = serde_json::json!({ "reason": error.to_string() });
-            // If the link is broken the server has noticed.
-            let _ = link.send(Message { fields, ..Message::new(Subject::Refuse, 0) });
-        }
-    }
+    catch_unwind(AssertUnwindSafe(|| member.take_part(dial))).unwrap_or_else(panicked)
 }

@@ -13,15 +13,26 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     write_parts(path, &[content])
 }
 
+/// As [`write_whole`], for what nobody but its owner may read.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    write(Builder::new().prefix(PARTIAL), path, &[content])
+}
+
 /// Writes `parts` one after the other to `path` by way of a temporary file beside it: written, synced, renamed.
 pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    write(readable_by_all(Builder::new().prefix(PARTIAL)), path, parts)
+}
+
+fn write(builder: &mut Builder<'_, '_>, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = parent(path);
     create_folder(folder)?;
-    let mut file = readable_by_all(Builder::new().prefix(PARTIAL)).tempfile_in(folder)?;
+    let file = builder.tempfile_in(folder)?;
+    // By the file itself: what goes wrong should name `path`, which the caller knows, not the temporary file's.
+    let mut open = file.as_file();
     for part in parts {
-        file.write_all(part)?;
+        open.write_all(part)?;
     }
-    file.as_file().sync_all()?;
+    open.sync_all()?;
     file.persist(path)?;
     sync_folder(folder)
 }
@@ -101,6 +112,17 @@ mod tests {
         fs::create_dir_all(path.join("child")).unwrap();
         assert!(write_whole(&path, b"text").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        write_whole(&path, b"public").unwrap();
+        write_private(&path, b"secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

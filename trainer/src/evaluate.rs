@@ -78,6 +78,13 @@ impl Evaluation {
         }
     }
 
+    /// Whether a peer that says this of a model with so many labels may be right.
+    pub fn could_be(&self, labels: usize) -> bool {
+        let fits =
+            |label: &LabelCounts| label.right <= label.have.min(label.given) && label.have.max(label.given) < 1 << 40;
+        self.loss_sum.is_finite() && self.labels.len() == labels && self.labels.iter().all(fits)
+    }
+
     /// Examples counted.
     pub fn examples(&self) -> u64 {
         self.labels.iter().map(|label| label.have).sum()

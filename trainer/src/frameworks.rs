@@ -20,13 +20,14 @@ use tch::TchError;
 use thiserror::Error;
 
 use crate::{
+    checkpoint::Snapshot,
     data::Example,
     evaluate::{self, Evaluation},
     local::{Recipe, TrainError, check_evaluation},
     meter::{Meter, Worker},
-    models::{Model, ModelShape},
+    models::{Model, ModelShape, Part},
     rounds::{Client, Exchange},
-    wire::{Link, LinkError, Message, Subject, WireError},
+    wire::{Line, LinkError, Message, Subject, WireError},
 };
 
 mod adapter;
@@ -86,6 +87,8 @@ pub struct Needs {
     pub all_data: bool,
     /// Whether the clients' own models are the result.
     pub clients_keep_models: bool,
+    /// Whether a client's model goes on from round to round, so that it must outlive the client's process.
+    pub clients_keep_state: bool,
 }
 
 /// Payload bytes by direction and kind.
@@ -105,8 +108,7 @@ pub struct PayloadFacts<'a> {
 }
 
 /// How much went through a client's model in a round.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepSizes {
     /// Rows of all steps.
     pub rows: u64,
@@ -185,23 +187,59 @@ impl Debug for Spare {
 
 /// The client half of a framework, on the thread that owns the client's model.
 pub trait ClientHalf: Send {
-    /// Does what `ask` says, talking over `link` where the framework talks within a round, and answers.
-    fn answer(&mut self, ask: &Message, link: &mut Link) -> Result<Message, FrameworkError>;
+    /// Its place in the run.
+    fn seat(&self) -> &ClientSeat;
 
-    /// The model, to be exported where it is the client's own result.
-    fn model(&self) -> &Model;
+    /// Its place in the run, to work in.
+    fn seat_mut(&mut self) -> &mut ClientSeat;
 
-    /// Who computes, to be told of the time that passes outside.
-    fn worker(&mut self) -> &mut Worker;
+    /// Does what `ask` says, talking over `line` where the framework talks within a round, and answers.
+    fn answer(&mut self, ask: &Message, line: &mut dyn Line) -> Result<Message, FrameworkError>;
+
+    /// Does again what the exchanges of `ask`'s round before it asked for, and sends nothing; the model stands where
+    /// the round began. Only for frameworks with several exchanges.
+    fn catch_up(&mut self, _ask: &Message) -> Result<(), FrameworkError> {
+        Ok(())
+    }
+
+    /// Does a whole earlier round again from what all clients were sent in it, and sends nothing. Only for frameworks
+    /// whose clients keep state.
+    fn replay(&mut self, _sent: &Message) -> Result<(), FrameworkError> {
+        Ok(())
+    }
+
+    /// What of the client outlives its process between rounds.
+    fn save(&self) -> Result<Snapshot, FrameworkError> {
+        Ok(Snapshot { tensors: adapter::write(&self.seat().model, Part::Whole)?, ..Snapshot::default() })
+    }
+
+    /// Goes on from what was saved.
+    fn restore(&mut self, saved: &Snapshot) -> Result<(), FrameworkError> {
+        let model = &self.seat().model;
+        adapter::assign(model, Part::Whole, &adapter::read_saved(model, &saved.tensors)?);
+        Ok(())
+    }
 }
 
 /// The server half of a framework, on the thread that owns the global model.
 pub trait ServerHalf: Send {
+    /// Its place in the run.
+    fn seat(&self) -> &ServerSeat;
+
+    /// Its place in the run, to work in.
+    fn seat_mut(&mut self) -> &mut ServerSeat;
+
     /// What to send to this client in this exchange.
     fn ask(&mut self, client: Client, exchange: Exchange) -> Result<Message, FrameworkError>;
 
-    /// Checks and keeps a client's answer; its figures have been read already.
-    fn take(&mut self, client: Client, exchange: Exchange, answer: &Message) -> Result<(), FrameworkError>;
+    /// Checks and keeps a client's answer, whose figures have been read already.
+    fn take(
+        &mut self,
+        client: Client,
+        exchange: Exchange,
+        answer: &Message,
+        figures: &Figures,
+    ) -> Result<(), FrameworkError>;
 
     /// Forgets what the client did in its unfinished exchange.
     fn abandon(&mut self, _client: Client, _exchange: Exchange) {}
@@ -209,19 +247,48 @@ pub trait ServerHalf: Send {
     /// Combines the answers of these clients, given in client order with their examples.
     fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError>;
 
-    /// What answers this client's messages within a round, on the thread of its session.
+    /// What answers this client's messages within the exchange that it is asked in, on the thread of its session.
     fn stepper(&self, _client: Client) -> Option<Box<dyn Stepper>> {
         None
     }
 
+    /// What went through the model in the client's steps of the round, as the server saw them.
+    fn step_sizes(&self, _client: Client) -> StepSizes {
+        StepSizes::default()
+    }
+
     /// Evaluates the global model; nothing where there is none.
-    fn evaluate(&mut self) -> Option<Evaluation>;
+    fn evaluate(&mut self) -> Option<Evaluation> {
+        Some(self.seat_mut().evaluate())
+    }
 
     /// The global model, to be exported; nothing where there is none.
-    fn model(&self) -> Option<&Model>;
+    fn model(&self) -> Option<&Model> {
+        Some(&self.seat().model)
+    }
 
     /// What the server computed so far, steppers included.
-    fn meter(&self) -> Meter;
+    fn meter(&self) -> Meter {
+        self.seat().worker.meter
+    }
+
+    /// What of the server outlives its process, at the close of a round.
+    fn save(&self) -> Result<Snapshot, FrameworkError> {
+        Ok(Snapshot { tensors: adapter::write(&self.seat().model, Part::Whole)?, ..Snapshot::default() })
+    }
+
+    /// Goes on from what was saved.
+    fn restore(&mut self, saved: &Snapshot) -> Result<(), FrameworkError> {
+        let model = &self.seat().model;
+        adapter::assign(model, Part::Whole, &adapter::read_saved(model, &saved.tensors)?);
+        Ok(())
+    }
+
+    /// What all clients were sent in the round that is closing, as far as one that lost its state needs it to do the
+    /// round again; nothing where clients keep no state.
+    fn broadcast(&self) -> Result<Option<Snapshot>, FrameworkError> {
+        Ok(None)
+    }
 }
 
 /// Answers one client's messages within a round.
@@ -238,9 +305,6 @@ pub struct Figures {
     pub train_loss: f64,
     /// All it did since the start of the run.
     pub meter: Meter,
-    /// What its steps of the round held, where they cross the wire.
-    #[serde(default)]
-    pub steps: StepSizes,
     /// Its own model on the held-out examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Evaluation>,
@@ -255,10 +319,31 @@ impl Figures {
         serde_json::to_value(self).expect("figures are plain numbers and lists, which JSON holds")
     }
 
-    /// The figures in an answer's fields.
-    pub fn of(answer: &Message) -> Result<Self, FrameworkError> {
-        serde_json::from_value(answer.fields.clone())
-            .map_err(|error| FrameworkError::Fields { subject: answer.subject, error: error.to_string() })
+    /// The figures in an answer's fields. They are the client's word; what cannot be true is refused.
+    pub fn of(answer: &Message, labels: usize) -> Result<Self, FrameworkError> {
+        let wrong = |error: String| FrameworkError::Fields { subject: answer.subject, error };
+        let figures: Self = serde_json::from_value(answer.fields.clone()).map_err(|error| wrong(error.to_string()))?;
+        if !(-MOST_LOSS..MOST_LOSS).contains(&figures.train_loss) {
+            return Err(wrong("trainLoss is not the loss of any step".to_owned()));
+        }
+        if !figures.meter.could_be() {
+            return Err(wrong("meter holds a figure that no machine reaches".to_owned()));
+        }
+        if figures.evaluation.as_ref().is_some_and(|evaluation| !evaluation.could_be(labels)) {
+            return Err(wrong(format!("evaluation cannot be one of {labels} labels")));
+        }
+        Ok(figures)
+    }
+}
+
+/// No mean of losses comes near it; a larger word would overflow the mean over clients.
+const MOST_LOSS: f64 = 1e30;
+
+/// Refuses tensors in an answer that has none.
+fn refuse_tensors(answer: &Message, who: &str) -> Result<(), FrameworkError> {
+    match answer.tensors.len() {
+        0 => Ok(()),
+        got => Err(FrameworkError::Count { who: who.to_owned(), subject: answer.subject, got, expected: 0 }),
     }
 }
 
@@ -271,7 +356,7 @@ pub fn ask(exchange: Exchange) -> Message {
 /// The answer to a question, empty.
 pub fn answer(ask: &Message) -> Message {
     let subject = if ask.step == 0 { Subject::Upload } else { Subject::ExchangeReply };
-    Message { step: ask.step, epoch: ask.epoch, ..Message::new(subject, ask.round) }
+    Message { step: ask.step, epoch: ask.epoch, attempt: ask.attempt, ..Message::new(subject, ask.round) }
 }
 
 /// Which exchange a question or an answer belongs to.
@@ -344,13 +429,47 @@ pub enum FrameworkError {
         /// What is wrong.
         error: String,
     },
-    /// A step of a round or turn that is over, or never was.
-    #[error("{who} sent a step of round {round}, which is not open for it")]
+    /// A step or an answer of a round, turn or attempt that is over, or never was.
+    #[error("{who} sent a {subject} of round {round}, attempt {attempt}, which is not open for it{}", open_now(.open))]
     NotOpen {
         /// Who sent it.
         who: String,
+        /// What it sent.
+        subject: Subject,
         /// Its round.
         round: u32,
+        /// Its attempt.
+        attempt: u32,
+        /// The round and attempt that are open, if any are.
+        open: Option<(u32, u32)>,
+    },
+    /// A step that was sent twice, or before its time.
+    #[error("{who} sent step {got} where step {expected} belongs")]
+    OutOfOrder {
+        /// Who sent it.
+        who: String,
+        /// Its number.
+        got: u32,
+        /// The number that belongs there.
+        expected: u32,
+    },
+    /// More steps than the client's work of a round has.
+    #[error("{who} sent another step after the {most} that its examples and the spec give it in a round")]
+    TooManySteps {
+        /// Who sent it.
+        who: String,
+        /// How many there are.
+        most: u64,
+    },
+    /// A message to a server that is no more.
+    #[error("{who} sent a message of epoch {got}, and this server's is {expected}")]
+    StaleEpoch {
+        /// Who sent it.
+        who: String,
+        /// Its epoch.
+        got: u64,
+        /// The server's.
+        expected: u64,
     },
     /// The other side will not go on.
     #[error("{who} refused: {reason}")]
@@ -370,6 +489,10 @@ pub enum FrameworkError {
         /// What belongs there.
         expected: Subject,
     },
+}
+
+fn open_now(open: &Option<(u32, u32)>) -> String {
+    open.map_or_else(String::new, |(round, attempt)| format!("; round {round}, attempt {attempt} is"))
 }
 
 /// Shared by everyone who needs the framework of a run.

@@ -15,6 +15,7 @@ pub mod flops;
 pub mod frameworks;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod identity;
 pub mod local;
 pub mod logs;
 pub mod meter;
@@ -23,10 +24,14 @@ pub mod optimizer;
 pub mod plan;
 pub mod progress;
 pub mod random;
+pub mod refusal;
 pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod server;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 /// The messages and the service of `proto/federation.proto`, generated.

@@ -26,6 +26,17 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Whether a peer that says this of itself may be right: no figure is negative or out of any machine's reach, so
+    /// that sums of many stay numbers.
+    pub fn could_be(&self) -> bool {
+        let Self { flops, seconds, steps, tokens } = self;
+        let flops = [flops.train, flops.public_forward, flops.distill, flops.evaluate];
+        let seconds = [seconds.compute, seconds.encode, seconds.network, seconds.wait];
+        flops.iter().all(|flops| (0.0..1e30).contains(flops))
+            && seconds.iter().all(|seconds| (0.0..1e12).contains(seconds))
+            && [*steps, tokens.real, tokens.padding].iter().all(|count| *count < 1 << 50)
+    }
+
     /// The figures of two workers together.
     #[must_use]
     pub fn plus(mut self, other: Self) -> Self {

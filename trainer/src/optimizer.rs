@@ -64,6 +64,25 @@ impl Optimizer {
         Self { settings: self.settings.clone(), steps: self.steps, moments }
     }
 
+    /// Steps taken, and each parameter's running means in turn, for [`Optimizer::resume`].
+    pub fn history(&self) -> (i32, Vec<&Tensor>) {
+        (self.steps, self.moments.iter().flat_map(|moments| [&moments.first, &moments.second]).collect())
+    }
+
+    /// Goes on from a [`Optimizer::history`] of the same parameters; anything else changes nothing.
+    pub fn resume(&mut self, steps: i32, history: Vec<Tensor>) {
+        if history.len() != 2 * self.moments.len() {
+            return;
+        }
+        self.steps = steps;
+        let mut history = history.into_iter();
+        for moments in &mut self.moments {
+            if let (Some(first), Some(second)) = (history.next(), history.next()) {
+                *moments = Moments { first, second };
+            }
+        }
+    }
+
     /// Moves `parameters` in place along `gradients`; both in the order given to [`Optimizer::new`].
     pub fn step(&mut self, parameters: &[&Tensor], gradients: &[Tensor]) {
         let _no_graph = tch::no_grad_guard();

@@ -24,6 +24,8 @@ mod unsupported;
 pub struct Plan {
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.uid`, which a run on a cluster has.
+    pub uid: Option<String>,
     /// `spec.experiment`.
     pub experiment: String,
     /// `spec.attempt`.
@@ -54,6 +56,8 @@ pub struct Plan {
     pub rules: Rules,
     /// Ids of all clients, by ordinal.
     pub clients: Vec<ClientId>,
+    /// Clients that have series of their own in the metrics.
+    pub max_client_series: usize,
     /// The spec with its defaults, for the report.
     pub spec: Value,
     /// SHA-256 of what in the spec decides the result.
@@ -113,6 +117,7 @@ impl Plan {
         let needs = framework.needs();
         Ok(Self {
             name: resource.metadata.name.clone().unwrap_or_default(),
+            uid: resource.metadata.uid.clone(),
             experiment: spec.experiment.clone(),
             attempt: spec.attempt,
             seed: spec.seed,
@@ -137,10 +142,16 @@ impl Plan {
             optimizer: optimizer(&spec.training),
             rules: rules(spec, needs),
             clients: client_ids(spec),
+            max_client_series: spec.metrics.max_client_series as usize,
             spec: serde_json::to_value(spec).expect("a spec is made of JSON's own types"),
             spec_hash: spec_hash(spec),
             framework,
         })
+    }
+
+    /// What certificates call the run: its uid where it has one, else its name.
+    pub fn run(&self) -> &str {
+        self.uid.as_deref().unwrap_or(&self.name)
     }
 
     /// How everyone trains, now that the labels and the tokenizer are known.

@@ -24,6 +24,8 @@ pub enum Site {
     Sampling,
     /// In which order clients take their turns.
     Turns,
+    /// How long a client waits before it dials again.
+    Backoff,
 }
 
 impl Site {
@@ -37,6 +39,7 @@ impl Site {
             Self::HoldOut => [5, 0],
             Self::Sampling => [6, 0],
             Self::Turns => [7, 0],
+            Self::Backoff => [8, 0],
         }
     }
 }

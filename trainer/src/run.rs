@@ -7,6 +7,7 @@
 //! | `materials.rs` | device, base model, tokenizer and data, read once for all specs of a call |
 //! | `local.rs` | one server and its clients on threads |
 //! | `summary.rs` | what they did, as a `RunReport` |
+//! | `uid.rs` | names that no two runs or processes share |
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use fedtune_crds::report::RunReport;
 use thiserror::Error;
 
 use crate::{
+    checkpoint::CheckpointError,
     client::ClientError,
     data::DataError,
     events::{Event, Events},
@@ -29,8 +31,10 @@ pub mod folder;
 pub mod local;
 pub mod materials;
 pub mod summary;
+pub mod uid;
 
 use folder::{Folder, FolderError};
+use local::Kept;
 use materials::Shelf;
 
 /// Where a run writes and what it may reuse.
@@ -67,6 +71,9 @@ pub enum RunError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Checkpoints.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The network.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -105,9 +112,36 @@ impl RunError {
             | Self::Load(_)
             | Self::Model(_)
             | Self::Data(_)
+            | Self::Checkpoint(_)
             | Self::Listen(_) => true,
-            Self::Server(error) => matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_)),
+            Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
+            Self::Server(error) => {
+                matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_) | ServerError::Saved { .. })
+            }
             Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
+        }
+    }
+}
+
+impl RunError {
+    /// Whether the run did not even begin, because of the checkpoints that lie there.
+    fn is_of_checkpoints(&self) -> bool {
+        match self {
+            Self::Checkpoint(_) | Self::Server(ServerError::Saved { .. }) => true,
+            Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
+            Self::Folder(_)
+            | Self::Device(_)
+            | Self::Length(_)
+            | Self::Load(_)
+            | Self::Model(_)
+            | Self::Data(_)
+            | Self::Listen(_)
+            | Self::Connect(_)
+            | Self::Server(_)
+            | Self::Client { .. }
+            | Self::Export(_)
+            | Self::Report(_)
+            | Self::Runtime(_) => false,
         }
     }
 }
@@ -136,13 +170,15 @@ fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions)
     // Not before: a run that is refused leaves no folder that its corrected spec would then find taken.
     folder.begin(plan, options.fresh)?;
     say_start(plan, &materials, &options.events);
-    match local::run(plan, &materials, &options.events) {
+    match local::run(plan, &materials, Kept::In(folder.path()), &options.events) {
         Ok(ended) => {
             folder.export(plan, &materials, &ended)?;
             let report = summary::succeeded(plan, &materials, &ended);
             crate::report::write(&report, folder.path())?;
             Ok(report)
         }
+        // What lies there may be another process's: nothing of it is overwritten.
+        Err(error) if error.is_of_checkpoints() => Err(error),
         Err(error) => {
             crate::report::write(&summary::failed(plan, &materials, &error.to_string()), folder.path())?;
             Err(error)

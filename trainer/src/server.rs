@@ -4,35 +4,147 @@
 //! | file | one thing |
 //! |---|---|
 //! | `sessions.rs` | clients in and out: threads that carry messages between links and the engine |
+//! | `admission.rs` | who may join |
+//! | `steps.rs` | steps within a round, in order |
 //! | `engine.rs` | events to the machine, its actions to the half and the clients |
+//! | `saved.rs` | what of a run a checkpoint keeps |
+//! | `farewell.rs` | after the last round: everyone is told |
+//! | `archive.rs` | what clients that lost their state were sent |
 //! | `account.rs` | rounds and clients as the report will have them; payload against its formula |
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use fedtune_crds::report::{Direction, PayloadKind};
 use thiserror::Error;
 
 use crate::{
+    checkpoint::{CheckpointError, Keep},
     data::{DataError, Record},
     events::Events,
     frameworks::{FrameworkError, ServerHalf},
     meter::Slots,
     models::{Base, LoraSettings, ModelError},
     plan::Plan,
-    rounds,
-    wire::{Ledger, server::Listener},
+    refusal::RefusalReason,
+    rounds::{self, Client},
+    wire::{Ledger, Limits, Message, Subject, server::Listener},
 };
 
 mod account;
+mod admission;
+mod archive;
 mod engine;
+mod farewell;
+#[cfg(test)]
+mod hostile;
+mod saved;
 mod sessions;
+#[cfg(test)]
+mod simulation;
+mod steps;
 
 pub use account::Account;
+pub use admission::{Admission, Announcement, JoinError};
+#[cfg(test)]
+pub(crate) use engine::Turn;
+pub(crate) use engine::{Engine, NON_FINITE_LOSS};
+pub(crate) use farewell::Farewell;
 pub(crate) use sessions::panic_sentence;
-pub use sessions::{Announcement, Inbox};
+pub(crate) use steps::Steps;
 
 /// How long clients may take to end their sessions after the run.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long what a server says when it is stopped may take to reach its clients.
+const STOPPING: Duration = Duration::from_secs(1);
+
+/// Letters of a sentence that a peer may have a part in, at most.
+const SENTENCE: usize = 1000;
+
+/// What reaches the engine.
+#[derive(Debug)]
+pub enum Inbox {
+    /// A client of this run opened a session.
+    Joined(Client, Announcement),
+    /// A client's message, but for steps, which its session answers itself.
+    Message(Client, Message, Permit),
+    /// A client's session ended.
+    Left(Client),
+    /// A client's step was refused.
+    StepRefused(Client, FrameworkError, Permit),
+    /// A client broke the protocol, and its session is lost.
+    Refused(Client, FrameworkError),
+    /// The run must end.
+    Stop(ServerError),
+}
+
+/// Dropped when a message is done with, so that its client's next one is read.
+#[derive(Debug)]
+pub struct Permit(#[expect(dead_code, reason = "its drop is what is told")] Option<mpsc::Sender<()>>);
+
+impl Permit {
+    /// A permit, and what ends when it is dropped.
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(Some(sender)), receiver)
+    }
+
+    /// A permit that nobody waits for.
+    pub fn of_nobody() -> Self {
+        Self(None)
+    }
+}
+
+/// The way from the engine to the clients.
+pub(crate) trait Door {
+    /// Sends a message to a client, if it is connected; never waits.
+    fn send(&self, client: Client, message: Message);
+
+    /// Lets a client send messages within these limits.
+    fn widen(&self, client: Client, limits: Limits);
+
+    /// Lets `steps` answer what the client sends within its exchange. A step that runs is waited for.
+    fn set_steps(&self, client: Client, steps: Option<Steps>);
+
+    /// Ends a client's session.
+    fn end(&self, client: Client);
+}
+
+/// What a peer is told that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: RefusalReason,
+    pub(crate) sentence: String,
+}
+
+impl Refusal {
+    fn of(error: &FrameworkError) -> Self {
+        Self { reason: error.into(), sentence: short(&error.to_string()) }
+    }
+
+    fn of_join(error: &JoinError) -> Self {
+        Self { reason: error.into(), sentence: short(&error.to_string()) }
+    }
+}
+
+/// A sentence that a peer may have a part in, fit to be sent, logged and reported: on one line, and not long.
+fn short(sentence: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let mut short: String = sentence.chars().take(SENTENCE).map(shown).collect();
+    if sentence.chars().nth(SENTENCE).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// Tells a client that what it sent is not accepted; `last` says that it need not try again.
+pub(crate) fn refusal_message(refusal: &Refusal, last: bool) -> Message {
+    let fields = serde_json::json!({ "reason": refusal.sentence, "final": last });
+    Message { fields, ..Message::new(Subject::Refuse, 0) }
+}
 
 /// What the server of a run works with.
 #[derive(Debug)]
@@ -55,8 +167,14 @@ pub struct ServerSetup<'a> {
     pub labels: Vec<String>,
     /// Cores shared with whoever else computes in this process.
     pub slots: Slots,
+    /// A name for this one run, where no checkpoint has one.
+    pub uid: String,
+    /// How long clients that are away may come back after the end, to be told of it.
+    pub farewell: Duration,
     /// Who listens.
     pub events: Events,
+    /// Where every byte is counted.
+    pub ledger: Ledger,
 }
 
 /// What is left when a run has ended well.
@@ -69,6 +187,8 @@ pub struct Outcome {
     pub half: Box<dyn ServerHalf>,
     /// Every byte.
     pub ledger: Ledger,
+    /// The run's own name.
+    pub uid: String,
 }
 
 /// Why a run failed.
@@ -121,24 +241,93 @@ pub enum ServerError {
         /// Its own sentence.
         reason: String,
     },
+    /// The disk.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// What a checkpoint holds cannot be used.
+    #[error("the checkpoint of round {round} cannot be used: {reason}; --fresh starts the run anew")]
+    Saved {
+        /// Its round.
+        round: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Someone wants the program to end.
+    #[error("stopped by {0}; the same command goes on from the last finished round")]
+    Stopped(&'static str),
     /// libtorch gave up on the server's thread.
     #[error("the model thread stopped: {0}")]
     Panic(String),
 }
 
-/// Runs the server until the last round is done or nothing can go on; clients come through `listener`.
+/// A run whose last round is over: its results, and the clients that wait to be told.
+pub struct Served {
+    /// What it left behind.
+    pub outcome: Outcome,
+    /// To be ended once the results are written down.
+    pub parting: Parting,
+}
+
+/// Runs the server until the last round is done or nothing can go on; clients come through `listener`. A run that
+/// `keep` knows goes on from its last finished round.
 pub fn serve(
     setup: ServerSetup<'_>,
+    keep: Box<dyn Keep>,
     listener: Listener,
     inbox: (mpsc::Sender<Inbox>, mpsc::Receiver<Inbox>),
-) -> Result<Outcome, ServerError> {
+) -> Result<Served, ServerError> {
     check_cut(setup.plan, &setup.base)?;
     let (sender, receiver) = inbox;
-    let ledger = Ledger::new();
-    let door = sessions::Door::open(listener, setup.plan, &ledger, sender);
-    let outcome = engine::Engine::new(setup, &door, ledger).run(&receiver);
-    door.close(FAREWELL);
-    outcome
+    let (ledger, events, patience) = (setup.ledger.clone(), setup.events.clone(), setup.farewell);
+    let admission = Admission::of(setup.plan, keep.epoch());
+    let sluice = sessions::Sluice::open(listener, admission, &ledger, sender, events);
+    match Engine::new(setup, keep, Duration::ZERO).and_then(|engine| engine.run(&sluice, &receiver)) {
+        Ok((outcome, farewell)) => {
+            let parting = Parting { sluice, receiver, farewell, patience };
+            Ok(Served { outcome, parting })
+        }
+        Err(error) => {
+            drop(receiver);
+            // Who stops a server starts another, to which its clients come anyway: they need not end before this one.
+            let stopped = matches!(error, ServerError::Stopped(_));
+            sluice.close(if stopped { STOPPING } else { FAREWELL });
+            Err(error)
+        }
+    }
+}
+
+/// The end of a run, in which every client is told that it is over, also one that comes back late.
+pub struct Parting {
+    sluice: sessions::Sluice,
+    receiver: mpsc::Receiver<Inbox>,
+    farewell: Farewell,
+    patience: Duration,
+}
+
+impl Parting {
+    /// Tells every client, waits for those that are away, and closes the door.
+    pub fn tell(mut self) {
+        tracing::debug!(phase = "farewell");
+        let began = Instant::now();
+        self.farewell.begin(&self.sluice);
+        while !self.farewell.is_over() {
+            let left = self.patience.saturating_sub(began.elapsed());
+            match self.receiver.recv_timeout(left) {
+                Ok(message) => self.farewell.take(message, &self.sluice),
+                Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // Nobody takes in what still comes: whoever waits for that is let go.
+        drop(self.receiver);
+        self.sluice.close(FAREWELL);
+    }
+
+    /// Tells those that are connected that the results could not be written.
+    pub fn tell_failure(self, sentence: &str) {
+        self.farewell.tell_failure(sentence, &self.sluice);
+        drop(self.receiver);
+        self.sluice.close(FAREWELL);
+    }
 }
 
 /// Refuses a cut that is not inside the model.

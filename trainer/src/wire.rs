@@ -8,10 +8,14 @@
 //!    Link (model thread)         server::Listener <=> client::connect           Link (model thread)
 //! ```
 
+mod accept;
 pub mod client;
+mod connection;
 mod decode;
+mod dial;
 mod encode;
 mod error;
+mod guard;
 mod ledger;
 mod link;
 mod message;
@@ -25,11 +29,12 @@ mod words;
 
 use std::{io, time::Duration};
 
-pub use decode::{Decoder, Limits};
+pub use decode::{Decoder, Limits, SharedLimits};
 pub use encode::encode;
 pub use error::WireError;
-pub use ledger::Ledger;
-pub use link::{Link, LinkError, LinkReceiver, LinkSender, Terms};
+pub(crate) use error::quote;
+pub use ledger::{Carried, Ledger};
+pub use link::{HangUp, Line, Link, LinkError, LinkReceiver, LinkSender, Terms};
 pub use message::{Message, Subject};
 pub use tensor::{Element, WireTensor};
 

@@ -45,6 +45,24 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Whether what lies there is at fault, and not the disk.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Locked { .. }
+            | Self::NotAStore { .. }
+            | Self::OwnerUnreadable { .. }
+            | Self::OtherSpec { .. }
+            | Self::OtherBase { .. }
+            | Self::OtherRun { .. }
+            | Self::NewerFolder { .. }
+            | Self::FileOfOtherRun { .. }
+            | Self::File { .. }
+            | Self::Misplaced { .. }
+            | Self::AllDamaged { .. } => true,
+            Self::Read { .. } | Self::Write { .. } | Self::Tensor { .. } | Self::Format { .. } => false,
+        }
+    }
+
     /// Whether one file is damaged or unreadable, so that the one before it may serve.
     /// A whole file that only is not ours is none of that: to go on beside it would be to lose work.
     pub(super) fn is_damage(&self) -> bool {

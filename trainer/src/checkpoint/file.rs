@@ -121,7 +121,7 @@ pub(super) fn prefix(content: &[u8]) -> [u8; PREFIX] {
 
 /// A file whose hash is right whatever `content` is, for a fuzzer that must get past it.
 pub fn seal(content: &[u8]) -> Vec<u8> {
-    [&prefix(content), content].concat()
+    [&prefix(content)[..], content].concat()
 }
 
 /// Parses the bytes of one checkpoint file. Allocates in proportion to their number, whatever they say.

@@ -43,6 +43,11 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), run_hash: owner.run_hash.clone(), epoch, _lock: lock })
     }
 
+    /// Takes the lock of a folder that is to be removed, if it is there; held as long as the file is open.
+    pub fn claim(folder: &Path) -> Result<Option<File>, CheckpointError> {
+        if folder.is_dir() { lock::take(folder).map(Some) } else { Ok(None) }
+    }
+
     fn path(&self, round: u32, content: Content) -> PathBuf {
         self.folder.join(name(round, content))
     }

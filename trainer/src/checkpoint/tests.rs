@@ -153,7 +153,7 @@ fn what_a_cut_off_write_left_is_removed_and_the_epoch_grows_all_the_same() {
 fn a_restart_in_memory_finds_what_was_written_and_the_dead_process_writes_no_more() {
     let mut first = InMemory::new();
     first.write(1, &snapshot(1)).unwrap();
-    let mut second = first.restart();
+    let second = first.restart();
     assert_eq!((first.epoch(), second.epoch(), second.newest().unwrap()), (1, 2, Some((1, snapshot(1)))));
     second.clone().write(2, &snapshot(2)).unwrap();
     assert!(matches!(first.write(3, &snapshot(3)), Err(CheckpointError::Locked { .. })));

@@ -24,6 +24,15 @@ pub(super) fn plans(files: &[impl AsRef<Path>], sets: &[String]) -> Result<Vec<P
     if problems.is_empty() { Ok(plans) } else { Err(problems) }
 }
 
+/// The one resource of `file` as a plan.
+pub(super) fn one_plan(file: &Path, sets: &[String]) -> Result<Plan, String> {
+    let mut plans = plans(&[file], sets).map_err(|problems| problems.join("\nfedtune: "))?;
+    match (plans.pop(), plans.len()) {
+        (Some(plan), 0) => Ok(plan),
+        (_, more) => Err(format!("{} holds {} resources; expected one", file.display(), more + 1)),
+    }
+}
+
 fn plans_of(file: &Path, sets: &[String]) -> Result<Vec<Plan>, Vec<String>> {
     let in_file = |problem: String| format!("{}: {problem}", file.display());
     let text = fs::read_to_string(file).map_err(|error| vec![in_file(error.to_string())])?;

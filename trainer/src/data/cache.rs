@@ -38,7 +38,7 @@ impl Entry {
     /// Writes beside the place and renames, so that a reader never sees half a file.
     pub(super) fn write(&self, tokens: &[Vec<u32>]) -> io::Result<()> {
         let content = format(tokens);
-        durable::write_parts(&self.path, &[&Sha256::digest(&content), &content])
+        durable::write_parts(&self.path, &[Sha256::digest(&content).as_slice(), &content])
     }
 }
 

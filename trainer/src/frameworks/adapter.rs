@@ -8,7 +8,7 @@ use super::FrameworkError;
 use crate::{
     local::Recipe,
     models::{Model, ModelShape, Parameter, ParameterKind, Part},
-    wire::{Element, Message, WireTensor},
+    wire::{Element, Message, Subject, WireTensor, quote},
 };
 
 /// The parameters of `part`, in F32.
@@ -56,6 +56,12 @@ pub(super) fn read(
     pairs.map(|(parameter, tensor)| read_one(parameter, tensor, who, kind(parameter), model.device())).collect()
 }
 
+/// The parameters of a whole adapter as [`write()`] wrote them into a checkpoint of this run.
+pub(super) fn read_saved(model: &Model, tensors: &[WireTensor]) -> Result<Vec<Tensor>, FrameworkError> {
+    let saved = Message { tensors: tensors.to_vec(), ..Message::new(Subject::Replay, 0) };
+    read_parameters(model, Part::Whole, &saved, "the checkpoint")
+}
+
 /// Reads parameters of `part` as [`write()`] wrote them.
 pub(super) fn read_parameters(
     model: &Model,
@@ -84,8 +90,9 @@ fn read_one(
     finite(tensor.to_tensor(device)?, who, &tensor.name)
 }
 
-/// A tensor as a sentence names it.
+/// A tensor as a sentence names it; a peer's words are cut.
 pub(super) fn describe(name: &str, kind: PayloadKind, element: Element, shape: &[i64]) -> String {
+    let (name, shape) = (quote(name), &shape[..shape.len().min(8)]);
     format!("{name} ({}, {element:?}, shape {shape:?})", kind.as_str())
 }
 

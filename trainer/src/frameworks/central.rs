@@ -4,15 +4,12 @@
 use fedtune_crds::report::FrameworkName;
 
 use super::{
-    ClientHalf, ClientSeat, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, ask,
-    local_only,
+    ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
+    ask, local_only,
 };
 use crate::{
     data::batches::LocalWork,
-    evaluate::Evaluation,
     local,
-    meter::Meter,
-    models::Model,
     random::Key,
     rounds::{Client, Exchange},
     wire::Message,
@@ -36,6 +33,7 @@ impl Framework for Central {
             client_evaluates: false,
             all_data: true,
             clients_keep_models: false,
+            clients_keep_state: false,
         }
     }
 
@@ -58,11 +56,25 @@ struct CentralServer {
 }
 
 impl ServerHalf for CentralServer {
+    fn seat(&self) -> &ServerSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ServerSeat {
+        &mut self.seat
+    }
+
     fn ask(&mut self, _client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
         Ok(ask(exchange))
     }
 
-    fn take(&mut self, _client: Client, _exchange: Exchange, _answer: &Message) -> Result<(), FrameworkError> {
+    fn take(
+        &mut self,
+        _client: Client,
+        _exchange: Exchange,
+        _answer: &Message,
+        _figures: &Figures,
+    ) -> Result<(), FrameworkError> {
         Ok(())
     }
 
@@ -77,17 +89,5 @@ impl ServerHalf for CentralServer {
         let key = Key { seed: recipe.seed, client: 0, round: exchange.round, step: 0 };
         local::train(model, all_data, &recipe, key, worker)?;
         Ok(())
-    }
-
-    fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(self.seat.evaluate())
-    }
-
-    fn model(&self) -> Option<&Model> {
-        Some(&self.seat.model)
-    }
-
-    fn meter(&self) -> Meter {
-        self.seat.worker.meter
     }
 }

@@ -17,14 +17,14 @@ use super::{
 };
 use crate::{
     averages::weighted_means,
-    evaluate::Evaluation,
+    checkpoint::Snapshot,
     local::{self, tensors},
-    meter::{Meter, Worker, peak_memory_bytes},
-    models::{Model, Part},
+    meter::peak_memory_bytes,
+    models::Part,
     optimizer::Optimizer,
     random::Key,
     rounds::{Client, Exchange},
-    wire::{Link, Message},
+    wire::{Element, Line, Message, WireTensor},
 };
 
 /// What clients upload.
@@ -57,6 +57,7 @@ impl Framework for FedLlm {
             client_evaluates: false,
             all_data: false,
             clients_keep_models: false,
+            clients_keep_state: false,
         }
     }
 
@@ -95,7 +96,15 @@ struct FedLlmClient {
 }
 
 impl ClientHalf for FedLlmClient {
-    fn answer(&mut self, ask: &Message, _link: &mut Link) -> Result<Message, FrameworkError> {
+    fn seat(&self) -> &ClientSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ClientSeat {
+        &mut self.seat
+    }
+
+    fn answer(&mut self, ask: &Message, _line: &mut dyn Line) -> Result<Message, FrameworkError> {
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
         let values = worker.encode(|| adapter::read_parameters(model, Part::Whole, ask, "the server"))?;
         adapter::assign(model, Part::Whole, &values);
@@ -114,14 +123,6 @@ impl ClientHalf for FedLlmClient {
         let figures = Figures { train_loss, meter: worker.meter, peak_memory_bytes, ..Figures::default() };
         Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
     }
-
-    fn model(&self) -> &Model {
-        &self.seat.model
-    }
-
-    fn worker(&mut self) -> &mut Worker {
-        &mut self.seat.worker
-    }
 }
 
 struct FedLlmServer {
@@ -134,13 +135,27 @@ struct FedLlmServer {
 }
 
 impl ServerHalf for FedLlmServer {
+    fn seat(&self) -> &ServerSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ServerSeat {
+        &mut self.seat
+    }
+
     fn ask(&mut self, _client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
         let ServerSeat { worker, model, .. } = &mut self.seat;
         let tensors = worker.encode(|| self.broadcast.of(exchange.round, model, Part::Whole))?;
         Ok(Message { tensors, ..ask(exchange) })
     }
 
-    fn take(&mut self, client: Client, _exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
+    fn take(
+        &mut self,
+        client: Client,
+        _exchange: Exchange,
+        answer: &Message,
+        _figures: &Figures,
+    ) -> Result<(), FrameworkError> {
         let ServerSeat { worker, model, clients, .. } = &mut self.seat;
         let who = &clients[client];
         let upload = worker.encode(|| match self.upload {
@@ -169,15 +184,24 @@ impl ServerHalf for FedLlmServer {
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(self.seat.evaluate())
+    /// The adapter, and behind it the history of the server's optimizer, which goes on from round to round.
+    fn save(&self) -> Result<Snapshot, FrameworkError> {
+        let mut tensors = adapter::write(&self.seat.model, Part::Whole)?;
+        let (steps, moments) = self.optimizer.history();
+        for (index, moment) in moments.iter().enumerate() {
+            let name = format!("optimizer.{index}");
+            tensors.push(WireTensor::from_tensor(name, PayloadKind::Gradient, moment, Element::F32)?);
+        }
+        Ok(Snapshot { fields: serde_json::json!({ "optimizerSteps": steps }), tensors })
     }
 
-    fn model(&self) -> Option<&Model> {
-        Some(&self.seat.model)
-    }
-
-    fn meter(&self) -> Meter {
-        self.seat.worker.meter
+    fn restore(&mut self, saved: &Snapshot) -> Result<(), FrameworkError> {
+        let model = &self.seat.model;
+        let (values, moments) = saved.tensors.split_at(saved.tensors.len().min(model.adapter().parameters().len()));
+        adapter::assign(model, Part::Whole, &adapter::read_saved(model, values)?);
+        let moments = moments.iter().map(|moment| moment.to_tensor(model.device())).collect::<Result<Vec<_>, _>>()?;
+        let steps = saved.fields["optimizerSteps"].as_i64().unwrap_or(0);
+        self.optimizer.resume(steps as i32, moments);
+        Ok(())
     }
 }

@@ -13,10 +13,11 @@ use tch::{Kind, Reduction, Tensor};
 use super::{
     ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
     adapter::{describe, finite},
-    answer, ask,
+    answer, ask, refuse_tensors,
 };
 use crate::{
     averages::weighted_means,
+    checkpoint::Snapshot,
     data::{
         Example,
         batches::{LocalWork, local_batches},
@@ -24,12 +25,12 @@ use crate::{
     evaluate::{self, Evaluation},
     flops,
     local::{Batch, Recipe, TrainError, check_loss, tensors, train},
-    meter::{Meter, Worker, peak_memory_bytes},
+    meter::{Worker, peak_memory_bytes},
     models::{Model, Part},
     optimizer::Optimizer,
     random::{Key, Site},
     rounds::{Client, Exchange},
-    wire::{Element, Link, Message, WireTensor},
+    wire::{Element, Line, Message, WireTensor},
 };
 
 /// KD-FedLLM with its options.
@@ -57,6 +58,7 @@ impl Framework for Kd {
             client_evaluates: true,
             all_data: false,
             clients_keep_models: false,
+            clients_keep_state: true,
         }
     }
 
@@ -116,19 +118,29 @@ struct KdClient {
 }
 
 impl ClientHalf for KdClient {
-    fn answer(&mut self, ask: &Message, _link: &mut Link) -> Result<Message, FrameworkError> {
+    fn seat(&self) -> &ClientSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ClientSeat {
+        &mut self.seat
+    }
+
+    fn answer(&mut self, ask: &Message, _line: &mut dyn Line) -> Result<Message, FrameworkError> {
         match ask.step {
             0 => self.train_and_share(ask),
             _ => self.distil_back(ask),
         }
     }
 
-    fn model(&self) -> &Model {
-        &self.seat.model
+    /// The local steps of the round, whose logits the server has already.
+    fn catch_up(&mut self, ask: &Message) -> Result<(), FrameworkError> {
+        self.train(ask.round)
     }
 
-    fn worker(&mut self) -> &mut Worker {
-        &mut self.seat.worker
+    fn replay(&mut self, sent: &Message) -> Result<(), FrameworkError> {
+        self.train(sent.round)?;
+        self.distil(sent)
     }
 }
 
@@ -138,19 +150,30 @@ impl KdClient {
     }
 
     fn train_and_share(&mut self, ask: &Message) -> Result<Message, FrameworkError> {
-        let key = self.key(ask.round);
-        let ClientSeat { recipe, model, train: examples, public, worker, .. } = &mut self.seat;
-        self.train_loss = train(model, examples, recipe, key, worker)?;
+        self.train(ask.round)?;
+        let ClientSeat { recipe, model, public, worker, .. } = &mut self.seat;
         let logits = public_logits(model, public, recipe, worker);
         let tensors = vec![worker.encode(|| write(&logits))?];
         Ok(Message { tensors, fields: self.figures(None), ..answer(ask) })
     }
 
-    fn distil_back(&mut self, ask: &Message) -> Result<Message, FrameworkError> {
-        let key = self.key(ask.round);
+    fn train(&mut self, round: u32) -> Result<(), FrameworkError> {
+        let key = self.key(round);
+        let ClientSeat { recipe, model, train: examples, worker, .. } = &mut self.seat;
+        self.train_loss = train(model, examples, recipe, key, worker)?;
+        Ok(())
+    }
+
+    /// Distils the student's logits, which the server sent.
+    fn distil(&mut self, sent: &Message) -> Result<(), FrameworkError> {
+        let key = self.key(sent.round);
         let ClientSeat { recipe, model, public, worker, .. } = &mut self.seat;
-        let teacher = worker.encode(|| read(ask, public.len(), recipe, model, "the server"))?;
-        self.kd.distil(model, public, &teacher, recipe, key, worker)?;
+        let teacher = worker.encode(|| read(sent, public.len(), recipe, model, "the server"))?;
+        Ok(self.kd.distil(model, public, &teacher, recipe, key, worker)?)
+    }
+
+    fn distil_back(&mut self, ask: &Message) -> Result<Message, FrameworkError> {
+        self.distil(ask)?;
         let evaluation = self.seat.evaluate(ask.round)?;
         Ok(Message { fields: self.figures(Some(evaluation)), ..answer(ask) })
     }
@@ -172,6 +195,14 @@ struct KdServer {
 }
 
 impl ServerHalf for KdServer {
+    fn seat(&self) -> &ServerSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ServerSeat {
+        &mut self.seat
+    }
+
     fn ask(&mut self, _client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
         let tensors = match &self.broadcast {
             Some(logits) if exchange.index > 0 => vec![self.seat.worker.encode(|| write(logits))?],
@@ -180,10 +211,16 @@ impl ServerHalf for KdServer {
         Ok(Message { tensors, ..ask(exchange) })
     }
 
-    fn take(&mut self, client: Client, exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
+    fn take(
+        &mut self,
+        client: Client,
+        exchange: Exchange,
+        answer: &Message,
+        _figures: &Figures,
+    ) -> Result<(), FrameworkError> {
         if exchange.index > 0 {
             // Its figures are all it carries, and they have been read.
-            return Ok(());
+            return refuse_tensors(answer, &self.seat.clients[client]);
         }
         let ServerSeat { recipe, model, public, worker, clients, .. } = &mut self.seat;
         let who = &clients[client];
@@ -213,16 +250,9 @@ impl ServerHalf for KdServer {
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(self.seat.evaluate())
-    }
-
-    fn model(&self) -> Option<&Model> {
-        Some(&self.seat.model)
-    }
-
-    fn meter(&self) -> Meter {
-        self.seat.worker.meter
+    fn broadcast(&self) -> Result<Option<Snapshot>, FrameworkError> {
+        let tensors = self.broadcast.iter().map(write).collect::<Result<_, _>>()?;
+        Ok(Some(Snapshot { tensors, ..Snapshot::default() }))
     }
 }
 

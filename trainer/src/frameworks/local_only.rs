@@ -7,16 +7,17 @@ use fedtune_crds::report::FrameworkName;
 
 use super::{
     ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
-    answer, ask,
+    answer, ask, refuse_tensors,
 };
 use crate::{
+    checkpoint::Snapshot,
     evaluate::Evaluation,
     local,
-    meter::{Meter, Worker, peak_memory_bytes},
+    meter::peak_memory_bytes,
     models::Model,
     random::Key,
     rounds::{Client, Exchange},
-    wire::{Link, Message},
+    wire::{Line, Message, Subject},
 };
 
 /// The baseline; it has no options.
@@ -37,6 +38,7 @@ impl Framework for LocalOnly {
             client_evaluates: true,
             all_data: false,
             clients_keep_models: true,
+            clients_keep_state: true,
         }
     }
 
@@ -58,10 +60,16 @@ struct LocalOnlyClient {
 }
 
 impl ClientHalf for LocalOnlyClient {
-    fn answer(&mut self, ask: &Message, _link: &mut Link) -> Result<Message, FrameworkError> {
-        let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
-        let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
-        let train_loss = local::train(model, train, recipe, key, worker)?;
+    fn seat(&self) -> &ClientSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ClientSeat {
+        &mut self.seat
+    }
+
+    fn answer(&mut self, ask: &Message, _line: &mut dyn Line) -> Result<Message, FrameworkError> {
+        let train_loss = self.train(ask.round)?;
         let evaluation = Some(self.seat.evaluate(ask.round)?);
         let peak_memory_bytes = peak_memory_bytes();
         let meter = self.seat.worker.meter;
@@ -69,12 +77,16 @@ impl ClientHalf for LocalOnlyClient {
         Ok(Message { fields: figures.fields(), ..answer(ask) })
     }
 
-    fn model(&self) -> &Model {
-        &self.seat.model
+    fn replay(&mut self, sent: &Message) -> Result<(), FrameworkError> {
+        self.train(sent.round).map(|_loss| ())
     }
+}
 
-    fn worker(&mut self) -> &mut Worker {
-        &mut self.seat.worker
+impl LocalOnlyClient {
+    fn train(&mut self, round: u32) -> Result<f64, FrameworkError> {
+        let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
+        let key = Key { seed: recipe.seed, client: *ordinal as u32, round, step: 0 };
+        Ok(local::train(model, train, recipe, key, worker)?)
     }
 }
 
@@ -84,13 +96,28 @@ struct LocalOnlyServer {
 }
 
 impl ServerHalf for LocalOnlyServer {
+    fn seat(&self) -> &ServerSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ServerSeat {
+        &mut self.seat
+    }
+
     fn ask(&mut self, _client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
         Ok(ask(exchange))
     }
 
-    fn take(&mut self, client: Client, _exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
-        if let Some(evaluation) = Figures::of(answer)?.evaluation {
-            self.evaluations.insert(client, evaluation);
+    fn take(
+        &mut self,
+        client: Client,
+        _exchange: Exchange,
+        answer: &Message,
+        figures: &Figures,
+    ) -> Result<(), FrameworkError> {
+        refuse_tensors(answer, &self.seat.clients[client])?;
+        if let Some(evaluation) = &figures.evaluation {
+            self.evaluations.insert(client, evaluation.clone());
         }
         Ok(())
     }
@@ -110,7 +137,20 @@ impl ServerHalf for LocalOnlyServer {
         None
     }
 
-    fn meter(&self) -> Meter {
-        self.seat.worker.meter
+    /// The server has no model of its own: each client's last evaluation is all there is.
+    fn save(&self) -> Result<Snapshot, FrameworkError> {
+        let fields = serde_json::to_value(&self.evaluations).expect("counts and numbers are what JSON holds");
+        Ok(Snapshot { fields, tensors: Vec::new() })
+    }
+
+    fn restore(&mut self, saved: &Snapshot) -> Result<(), FrameworkError> {
+        let read = serde_json::from_value(saved.fields.clone());
+        self.evaluations =
+            read.map_err(|error| FrameworkError::Fields { subject: Subject::Replay, error: error.to_string() })?;
+        Ok(())
+    }
+
+    fn broadcast(&self) -> Result<Option<Snapshot>, FrameworkError> {
+        Ok(Some(Snapshot::default()))
     }
 }

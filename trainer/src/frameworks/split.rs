@@ -57,6 +57,7 @@ impl Framework for Split {
             client_evaluates: false,
             all_data: false,
             clients_keep_models: false,
+            clients_keep_state: false,
         }
     }
 

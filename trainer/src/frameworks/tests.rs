@@ -1,88 +1,31 @@
 //! The frameworks' oracles: whole runs over the real wire on a tiny BERT, against plain training of the same steps.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use fedtune_crds::{
-    load,
-    report::{Direction, PayloadKind},
-};
+use fedtune_crds::report::{Direction, PayloadKind};
 use tch::{Device, Tensor};
 
 use super::{StepSizes, adapter, kd::distillation_loss, payload_kind};
 use crate::{
-    data::{Corpus, Example, Labels, Record, encode},
+    data::{Example, Labels, Record, encode},
     events::Events,
     local::{Recipe, train},
     meter::{Slots, Worker},
     models::{Base, LoadOptions, Model, ModelShape, Part, Precision},
     plan::Plan,
-    random::{Key, Site},
+    random::Key,
     run::{
         RunError,
-        local::{Ended, run},
-        materials::Materials,
+        local::{Ended, Kept, run},
     },
     server::ServerError,
+    testing::{materials, plan, records},
 };
-
-/// Two steps a round for two rounds, AdamW, dropout; `framework` and `sets` decide the rest.
-fn plan(framework: &str, sets: &[&str]) -> Plan {
-    let yaml = format!(
-        "
-apiVersion: fedtune.io/v1alpha1
-kind: FederatedFineTune
-metadata: {{name: tiny}}
-spec:
-  framework: {{{framework}}}
-  model: {{source: {{path: tiny-bert}}}}
-  tuning: {{lora: {{rank: 2, alpha: '4', dropout: '0.25', targetModules: [query, value]}}}}
-  data: {{source: {{path: none}}, labels: [a, b, c], public: {{examples: 8}}, evaluation: {{examples: 8}}}}
-  training: {{rounds: 2, localSteps: 2, batchSize: 4, maxSequenceLength: 12, optimizer: {{adamW: {{learningRate: '1e-2'}}}}}}
-  clients: {{groups: [{{name: silo, replicas: 3}}]}}
-"
-    );
-    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-    let resource = load(&yaml, &sets).unwrap_or_else(|error| panic!("{error}"));
-    Plan::of(&resource).unwrap()
-}
-
-/// Records of random tokens, of 3 to 11 tokens each, whose label is that of their first token.
-fn records(count: usize, seed: u64) -> Vec<Record> {
-    let mut stream = Key { seed, ..Key::default() }.stream(Site::Partition);
-    let mut record = || {
-        let tokens: Vec<u32> = (0..3 + stream.below(9)).map(|_| 1 + stream.below(30) as u32).collect();
-        let label = ["a", "b", "c"][tokens[0] as usize % 3];
-        Record { tokens, label: Some(label.to_owned()) }
-    };
-    (0..count).map(|_| record()).collect()
-}
-
-fn materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiny-bert");
-    let base = Base::load(&folder, LoadOptions { precision: Precision::F32, device: Device::Cpu }).unwrap();
-    Materials {
-        base,
-        lora: plan.lora.clone(),
-        pad_id: 0,
-        corpus: Corpus {
-            clients,
-            public: records(8, 1000),
-            evaluation: records(8, 2000),
-            label_order: plan.data.labels.clone(),
-            data_hash: String::new(),
-            partition_hash: String::new(),
-        },
-        tokenizer_hash: String::new(),
-        run_hash: "tiny".to_owned(),
-        model_name: "tiny".to_owned(),
-        device_words: "CPU (F32)".to_owned(),
-    }
-}
 
 /// A run with clients of 10, 11, 12, ... examples.
 fn run_with_unequal_clients(plan: &Plan) -> Ended {
     let clients = (0..plan.clients.len()).map(|k| records(10 + k, k as u64)).collect();
-    run(plan, &materials(plan, clients), &Events::silent()).unwrap()
+    run(plan, &materials(plan, clients), Kept::Nowhere, &Events::silent()).unwrap()
 }
 
 fn one_client(framework: &str, sets: &[&str]) -> Plan {
@@ -182,7 +125,7 @@ fn equal_clients_with_full_batches_equal_one_within_1e_6() {
         let replicas = format!("clients.groups[0].replicas={k}");
         let plan = plan("fedLLM: {}", &[&sets[..], &[&replicas]].concat());
         let materials = materials(&plan, vec![records(10, 0); k]);
-        adapter_of(&run(&plan, &materials, &Events::silent()).unwrap())
+        adapter_of(&run(&plan, &materials, Kept::Nowhere, &Events::silent()).unwrap())
     };
     let difference = largest_difference(&run_k(4), &run_k(1));
     assert!(difference < 1e-6, "{difference}");
@@ -252,7 +195,7 @@ fn with_lambda_zero_the_teachers_logits_change_no_bit() {
     let trained = |clients_seed: u64| {
         let plan = one_client("kdFedLLM: {lambda: '0', distillationSteps: 3}", &[]);
         let materials = materials(&plan, vec![records(10, clients_seed)]);
-        adapter_of(&run(&plan, &materials, &Events::silent()).unwrap())
+        adapter_of(&run(&plan, &materials, Kept::Nowhere, &Events::silent()).unwrap())
     };
     assert_eq!(trained(0), trained(77));
 }
@@ -299,7 +242,9 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
     for framework in ["fedLLM: {}", "splitFedLLM: {variant: V1, cutLayer: 1}", "kdFedLLM: {}", "localOnly: {}"] {
         let plan = plan(framework, &sets);
         let clients = (0..3).map(|k| records(10 + k, k as u64)).collect();
-        let error = run(&plan, &materials(&plan, clients), &Events::silent()).err().map(|error| error.to_string());
+        let error = run(&plan, &materials(&plan, clients), Kept::Nowhere, &Events::silent())
+            .err()
+            .map(|error| error.to_string());
         let sentence = error.unwrap_or_else(|| panic!("{framework}: the run went well"));
         assert!(
             sentence.contains("the loss of silo/") && sentence.contains("in round 1, step"),
@@ -311,7 +256,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
 #[test]
 fn a_cut_past_the_model_is_refused_with_the_blocks_there_are() {
     let plan = one_client("splitFedLLM: {cutLayer: 3}", &[]);
-    let error = run(&plan, &materials(&plan, vec![records(10, 0)]), &Events::silent()).err().unwrap();
+    let error = run(&plan, &materials(&plan, vec![records(10, 0)]), Kept::Nowhere, &Events::silent()).err().unwrap();
     assert!(matches!(error, RunError::Server(ServerError::CutLayer { cut: 3, blocks: 3 })), "{error}");
     let sentence = "framework.splitFedLLM.cutLayer is 3, and the model has 3 blocks; it must be from 1 to 2";
     assert_eq!(error.to_string(), sentence);
@@ -329,7 +274,7 @@ fn the_payload_of_each_client_and_round_is_what_the_formula_says() {
     ] {
         // The comparison itself is part of every run; here it is seen that there was something to compare.
         let ended = run_with_unequal_clients(&plan(framework, &[]));
-        for round in &ended.outcome.account.rounds {
+        for round in ended.outcome.account.rounds() {
             let first = round.bytes.iter().filter(|count| count.client == "silo/0");
             assert_eq!(first.filter(|count| count.payload > 0).count(), kinds, "{framework}");
         }

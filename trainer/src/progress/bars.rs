@@ -67,7 +67,17 @@ impl Board {
                     .iter()
                     .for_each(|run| run.bar.set_message(format!("{joined} of {of} clients, {client} joined")));
             }
-            Event::Note { .. } | Event::ClientAbsent { .. } => self.say(line),
+            Event::Note { .. }
+            | Event::Listening { .. }
+            | Event::Disconnected { .. }
+            | Event::UploadRefused { .. }
+            | Event::ClientFailed { .. }
+            | Event::ClientAbsent { .. } => self.say(line),
+            Event::Connected
+            | Event::ClientLeft { .. }
+            | Event::WaitingFor { .. }
+            | Event::ClientFigures { .. }
+            | Event::Checkpointed { .. } => {}
             Event::RunFinished { .. } => {
                 self.finish_stage();
                 self.run.take().iter().for_each(|run| run.bar.finish_and_clear());

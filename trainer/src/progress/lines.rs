@@ -42,11 +42,20 @@ pub(super) fn line(event: &Event, rounds: u32) -> Option<String> {
             units::duration(*seconds),
         )),
         Event::ClientAbsent { round, client, reason } => Some(format!("round {round}: without {client}: {reason}")),
+        Event::Listening { address } => Some(format!("listening on {address}")),
+        Event::Disconnected { reason } => Some(reason.clone()),
+        Event::UploadRefused { client, sentence, .. } => Some(format!("refused {client}: {sentence}")),
+        Event::ClientFailed { client, reason } => Some(format!("{client} gave up: {reason}")),
         Event::RunFinished { run, error: None } => Some(format!("{run}: done")),
         Event::RunFinished { run, error: Some(error) } => Some(format!("{run}: failed: {error}")),
         Event::StageAdvanced { .. }
         | Event::StageFinished
+        | Event::Connected
         | Event::ClientJoined { .. }
+        | Event::ClientLeft { .. }
+        | Event::WaitingFor { .. }
+        | Event::ClientFigures { .. }
+        | Event::Checkpointed { .. }
         | Event::RoundStarted { .. }
         | Event::StepFinished { .. } => None,
     }

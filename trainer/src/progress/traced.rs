@@ -15,6 +15,19 @@ pub(super) fn trace(event: Event) {
         Event::RunStarted { run, framework, rounds, clients } => {
             info!(run, framework, rounds, clients, "run started");
         }
+        Event::Listening { address } => info!(%address, "listening"),
+        Event::Connected => info!("connected"),
+        Event::Disconnected { reason } => warn!(reason, "disconnected"),
+        Event::ClientLeft { client } => info!(client, "client left"),
+        Event::WaitingFor { clients } => debug!(clients = clients.join(", "), "waiting"),
+        Event::UploadRefused { client, reason, sentence } => {
+            warn!(client, reason = reason.as_str(), sentence, "upload refused");
+        }
+        Event::ClientFailed { client, reason } => warn!(client, reason, "client failed"),
+        Event::ClientFigures { client, meter, peak_memory_bytes } => {
+            debug!(client, flops = meter.flops.headline(), steps = meter.steps, peak_memory_bytes, "client figures");
+        }
+        Event::Checkpointed { round, bytes } => info!(round, bytes, "checkpointed"),
         Event::ClientJoined { client, joined, of } => info!(client, joined, of, "client joined"),
         Event::RoundStarted { round, steps } => info!(round, steps, "round started"),
         Event::StepFinished { worker } => finest!(worker, "step finished"),

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::{RunError, local::Ended, materials::Materials};
 use crate::{
+    checkpoint::{CheckpointError, Store},
     client::Finished,
     durable,
     export::{Export, write_adapter},
@@ -22,6 +23,9 @@ use crate::{
 
 /// The file that says whose a folder is.
 const MARK: &str = "run.json";
+
+/// The folder of the server's checkpoints.
+pub const CHECKPOINTS: &str = "checkpoint";
 
 /// `out/<name>`.
 #[derive(Debug)]
@@ -44,6 +48,9 @@ pub enum FolderError {
     /// Not a folder of runs.
     #[error("{} is there already and is no run's folder; choose another --out or metadata.name", .0.display())]
     NotARun(PathBuf),
+    /// A run that is under way, or a disk that does not say.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// No room or no right to write.
     #[error("{} cannot be written: {error}; choose an --out that this user may write to", path.display())]
     Io {
@@ -65,6 +72,11 @@ impl Folder {
         &self.0
     }
 
+    /// Where the server keeps its checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join(CHECKPOINTS)
+    }
+
     /// The report of an earlier run of the same spec that succeeded, unless a fresh one is wanted.
     pub fn finished(&self, plan: &Plan, fresh: bool) -> Result<Option<RunReport>, FolderError> {
         let Some(mark) = self.mark()? else { return Ok(None) };
@@ -78,11 +90,25 @@ impl Folder {
         Ok(report::read(&self.0).ok().filter(|report| report.phase == RunPhase::Succeeded))
     }
 
-    /// Makes the folder this plan's own; with `fresh`, what an earlier run left goes first.
+    /// Makes the folder this plan's own; with `fresh`, what an earlier run left goes first, unless it is under way.
     pub fn begin(&self, plan: &Plan, fresh: bool) -> Result<(), FolderError> {
         if fresh && self.0.exists() {
+            let _lock = Store::claim(&self.checkpoints())?;
             fs::remove_dir_all(&self.0).map_err(|error| self.io(error))?;
         }
+        self.write_mark(plan)
+    }
+
+    /// Makes the folder this plan's own unless it is already.
+    pub fn join(&self, plan: &Plan) -> Result<(), FolderError> {
+        match self.mark()? {
+            Some(mark) if mark.spec_hash == plan.spec_hash => Ok(()),
+            Some(_) => Err(FolderError::OtherSpec(self.0.clone())),
+            None => self.write_mark(plan),
+        }
+    }
+
+    fn write_mark(&self, plan: &Plan) -> Result<(), FolderError> {
         fs::create_dir_all(&self.0).map_err(|error| self.io(error))?;
         let mark = Mark { name: plan.name.clone(), spec_hash: plan.spec_hash.clone() };
         let text = serde_json::to_string_pretty(&mark).expect("a mark is two texts");
@@ -109,27 +135,42 @@ impl Folder {
     ) -> Result<(), RunError> {
         let client = &plan.clients[ordinal];
         let own = self.0.join("adapter").join(&client.group).join(client.index.to_string());
-        Ok(write_adapter(&own, finished.half.model(), &export(plan, materials, &finished.labels))?)
+        Ok(write_adapter(&own, &finished.half.seat().model, &export(plan, materials, &finished.labels))?)
     }
 
     fn mark(&self) -> Result<Option<Mark>, FolderError> {
+        if let Some(mark) = self.read_mark()? {
+            return Ok(Some(mark));
+        }
+        if self.is_unused()? {
+            return Ok(None);
+        }
+        // Another process of this run may have made the folder its own meanwhile.
+        self.read_mark()?.map(Some).ok_or_else(|| FolderError::NotARun(self.0.clone()))
+    }
+
+    fn read_mark(&self) -> Result<Option<Mark>, FolderError> {
         match fs::read(self.0.join(MARK)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| FolderError::NotARun(self.0.clone())),
-            Err(error) if error.kind() == ErrorKind::NotFound => self.check_empty().map(|()| None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.io(error)),
         }
     }
 
-    /// A folder without a mark must be empty, or not there.
-    fn check_empty(&self) -> Result<(), FolderError> {
-        match fs::read_dir(&self.0) {
-            Ok(mut entries) => match entries.next() {
-                None => Ok(()),
-                Some(_) => Err(FolderError::NotARun(self.0.clone())),
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.io(error)),
+    /// Whether it is not there, or holds nothing but a mark that was not, or not yet, written to its end.
+    fn is_unused(&self) -> Result<bool, FolderError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(self.io(error)),
+        };
+        for entry in entries {
+            let name = entry.map_err(|error| self.io(error))?.file_name();
+            if !name.to_string_lossy().starts_with(durable::PARTIAL) {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
     fn io(&self, error: io::Error) -> FolderError {
@@ -139,4 +180,49 @@ impl Folder {
 
 fn export<'a>(plan: &'a Plan, materials: &'a Materials, labels: &'a [String]) -> Export<'a> {
     Export { lora: &materials.lora, base: &plan.model, labels, pad_id: materials.pad_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let above = tempfile::tempdir().unwrap();
+        let folder = Folder(above.path().join("run"));
+        (above, folder)
+    }
+
+    #[test]
+    fn a_folder_whose_mark_was_cut_off_is_unused() {
+        let (_above, folder) = folder();
+        assert!(folder.mark().unwrap().is_none());
+        durable::create_folder(folder.path()).unwrap();
+        fs::write(folder.path().join(format!("{}mark", durable::PARTIAL)), "{").unwrap();
+        assert!(folder.mark().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_folder_of_anything_else_is_no_runs() {
+        let (_above, folder) = folder();
+        durable::create_folder(folder.path()).unwrap();
+        fs::write(folder.path().join("thesis.txt"), "three years of work").unwrap();
+        assert!(matches!(folder.mark(), Err(FolderError::NotARun(_))));
+    }
+
+    #[test]
+    fn a_folder_that_many_processes_make_their_own_at_once_is_refused_to_none() {
+        for _ in 0..20 {
+            let (_above, folder) = folder();
+            std::thread::scope(|scope| {
+                let begin = || {
+                    if folder.mark().unwrap().is_none() {
+                        durable::write_whole(&folder.path().join(MARK), br#"{"name":"n","specHash":"h"}"#).unwrap();
+                        fs::create_dir_all(folder.path().join(CHECKPOINTS)).unwrap();
+                    }
+                };
+                (0..4).for_each(|_| drop(scope.spawn(begin)));
+            });
+            assert_eq!(folder.mark().unwrap().unwrap().name, "n");
+        }
+    }
 }

@@ -3,23 +3,28 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     sync::mpsc,
     thread,
     time::Duration,
 };
 
-use super::{RunError, materials::Materials};
+use super::{RunError, folder::CHECKPOINTS, materials::Materials, uid};
 use crate::{
-    client::{self, ClientError, ClientSetup, Finished},
+    checkpoint::{InMemory, Keep, Owner, Store},
+    client::{self, ClientError, ClientSetup, Finished, dialer::Dialer},
     events::Events,
     meter::Slots,
     plan::Plan,
-    server::{Inbox, Outcome, ServerError, ServerSetup, serve},
-    wire::{self, Limits, Terms, client::ConnectOptions, server::Listener},
+    server::{Inbox, Outcome, Parting, Served, ServerError, ServerSetup, serve},
+    wire::{self, Ledger, Limits, Terms, client::ConnectOptions, server::Listener},
 };
 
 /// How long a client waits for its own process's server.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long clients that are away may come back after the end.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What a run leaves behind.
 pub struct Ended {
@@ -31,30 +36,72 @@ pub struct Ended {
     pub apart: bool,
 }
 
-/// What either side may send: bounds that only a broken peer meets.
+/// Where a run keeps what must outlive its process: a folder, or memory for a run that need not.
+#[derive(Debug, Clone, Copy)]
+pub enum Kept<'a> {
+    /// `checkpoint/` for the server, `clients/<group>/<index>/` for each client, below the run's folder.
+    In(&'a Path),
+    /// Nothing outlives the process.
+    Nowhere,
+}
+
+impl Kept<'_> {
+    /// The server's checkpoints.
+    pub fn of_server(self, plan: &Plan, materials: &Materials) -> Result<Box<dyn Keep>, RunError> {
+        match self {
+            Self::In(folder) => Ok(Box::new(Store::open(&folder.join(CHECKPOINTS), &owner(plan, materials))?)),
+            Self::Nowhere => Ok(Box::new(InMemory::new())),
+        }
+    }
+
+    /// A client's round states, where its framework has any.
+    pub fn of_client(self, plan: &Plan, materials: &Materials, ordinal: usize) -> Result<Box<dyn Keep>, RunError> {
+        match self {
+            Self::In(folder) if plan.framework.needs().clients_keep_state => {
+                let client = &plan.clients[ordinal];
+                let own = folder.join("clients").join(&client.group).join(client.index.to_string());
+                Ok(Box::new(Store::open(&own, &owner(plan, materials))?))
+            }
+            Self::In(_) | Self::Nowhere => Ok(Box::new(InMemory::new())),
+        }
+    }
+}
+
+fn owner(plan: &Plan, materials: &Materials) -> Owner {
+    Owner { run_hash: materials.run_hash.clone(), spec_hash: plan.spec_hash.clone(), base_hash: materials.base.hash() }
+}
+
+/// What a server may send: bounds that only a broken one meets. What clients may send is bounded by their work.
 pub fn terms(run_hash: &str) -> Terms {
     Terms { run: run_hash.to_owned(), limits: Limits { tensors: 10_000, payload_bytes: 8 << 30 } }
 }
 
 /// Runs server and clients until the run is over.
-pub fn run(plan: &Plan, materials: &Materials, events: &Events) -> Result<Ended, RunError> {
+pub fn run(plan: &Plan, materials: &Materials, kept: Kept<'_>, events: &Events) -> Result<Ended, RunError> {
+    let keep = kept.of_server(plan, materials)?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let terms = terms(&materials.run_hash);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = Listener::bind(address, terms.clone(), runtime.handle())?;
     let url = format!("http://{}", listener.local_addr());
-    let options = ConnectOptions { terms, patience: PATIENCE, runtime: runtime.handle().clone() };
+    let options = ConnectOptions { terms, identity: None, patience: PATIENCE, runtime: runtime.handle().clone() };
     let slots = Slots::of_this_machine(plan.threads);
+    let setups = (0..plan.rules.clients).map(|ordinal| client_setup(plan, materials, kept, ordinal, &slots, events));
+    let setups = setups.collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
-        let clients: Vec<_> = (0..plan.rules.clients)
-            .map(|ordinal| {
-                let setup = client_setup(plan, materials, ordinal, &slots, events);
+        let clients: Vec<_> = setups
+            .into_iter()
+            .map(|setup| {
                 let (url, options, inbox) = (&url, &options, sender.clone());
                 scope.spawn(move || work(setup, url, options, &inbox))
             })
             .collect();
-        let outcome = serve(server_setup(plan, materials, &slots, events), listener, (sender, receiver));
+        let served = serve(server_setup(plan, materials, &slots, events), keep, listener, (sender, receiver));
+        let (outcome, parting) = served
+            .map(|Served { outcome, parting }| (outcome, parting))
+            .map_or_else(|error| (Err(error), None), |(outcome, parting)| (Ok(outcome), Some(parting)));
+        parting.map(Parting::tell);
         let finished: Vec<_> = clients.into_iter().map(thread::ScopedJoinHandle::join).collect();
         let outcome = outcome?;
         let finished = plan.clients.iter().zip(finished).map(|(client, ended)| {
@@ -73,13 +120,20 @@ fn work(
     inbox: &mpsc::Sender<Inbox>,
 ) -> Result<Finished, ClientError> {
     let client = setup.plan.clients[setup.ordinal].to_string();
-    let worked = client::work(setup, url, options);
-    if let Err(error) = &worked {
-        let stop = ServerError::Client { client, reason: error.to_string() };
-        // A server that is gone has ended the run itself.
-        let _ = inbox.send(Inbox::Stop(stop));
+    let mut dialer = Dialer::new(url, options.clone(), setup.incarnation);
+    match client::work(setup, &mut dialer) {
+        Ok(mut finished) => {
+            // What is left to do is done in this process.
+            finished.confirm();
+            Ok(finished)
+        }
+        Err(error) => {
+            let stop = ServerError::Client { client, reason: error.to_string() };
+            // A server that is gone has ended the run itself.
+            let _ = inbox.send(Inbox::Stop(stop));
+            Err(error)
+        }
     }
-    worked
 }
 
 /// The server's share of the materials.
@@ -95,7 +149,10 @@ pub fn server_setup<'a>(plan: &'a Plan, materials: &Materials, slots: &Slots, ev
         all_data: if plan.framework.needs().all_data { corpus.clients.clone() } else { Vec::new() },
         labels: corpus.label_order.clone(),
         slots: slots.clone(),
+        uid: uid::text(plan),
+        farewell: FAREWELL,
         events: events.clone(),
+        ledger: Ledger::new(),
     }
 }
 
@@ -103,14 +160,17 @@ pub fn server_setup<'a>(plan: &'a Plan, materials: &Materials, slots: &Slots, ev
 pub fn client_setup<'a>(
     plan: &'a Plan,
     materials: &Materials,
+    kept: Kept<'_>,
     ordinal: usize,
     slots: &Slots,
     events: &Events,
-) -> ClientSetup<'a> {
+) -> Result<ClientSetup<'a>, RunError> {
     let (needs, corpus) = (plan.framework.needs(), &materials.corpus);
-    ClientSetup {
+    Ok(ClientSetup {
         plan,
         ordinal,
+        incarnation: uid::incarnation(plan, ordinal),
+        keep: kept.of_client(plan, materials, ordinal)?,
         base: materials.base.share(),
         lora: materials.lora.clone(),
         pad_id: materials.pad_id,
@@ -119,5 +179,5 @@ pub fn client_setup<'a>(
         evaluation: if needs.client_evaluates { corpus.evaluation.clone() } else { Vec::new() },
         slots: slots.clone(),
         events: events.clone(),
-    }
+    })
 }

@@ -1,17 +1,11 @@
 //! What server and clients did, as the `RunReport` that is written down.
 //! Must not measure: it puts figures in their places.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use fedtune_crds::{
-    hex,
-    report::{
-        ClientReport, Environment, FinalReport, Hashes, RunPhase, RunReport, SCHEMA_VERSION, ServerReport, Totals,
-    },
+use fedtune_crds::report::{
+    ClientReport, Environment, FinalReport, Hashes, RunPhase, RunReport, SCHEMA_VERSION, ServerReport, Totals,
 };
-use sha2::{Digest, Sha256};
 
-use super::{local::Ended, materials::Materials};
+use super::{local::Ended, materials::Materials, uid};
 use crate::{flops, meter::peak_memory_bytes, models::Part, plan::Plan};
 
 /// The report of a run that did all its rounds.
@@ -20,10 +14,10 @@ pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport
     let meter = outcome.half.meter();
     let clients = outcome.account.clients(plan, materials.lora.rank);
     let clients = if ended.apart { clients } else { modelled(plan, materials, clients, outcome.labels.len()) };
-    let rounds = outcome.account.rounds.clone();
+    let (rounds, carried) = (outcome.account.rounds().to_vec(), outcome.ledger.total());
     let totals = Totals {
-        payload_bytes: outcome.ledger.total_payload(),
-        wire_bytes: outcome.ledger.total_wire(),
+        payload_bytes: carried.payload,
+        wire_bytes: carried.wire,
         client_flops: total(clients.iter().map(|client| client.flops.headline())),
         client_seconds: total(clients.iter().map(|client| client.seconds.compute)),
         seconds: total(rounds.iter().map(|round| round.seconds)),
@@ -34,6 +28,7 @@ pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport
         server: ServerReport { flops: meter.flops, seconds: meter.seconds, peak_memory_bytes: peak_memory_bytes() },
         final_figures: outcome.account.final_figures(),
         totals,
+        uid: outcome.uid.clone(),
         ..frame(plan, materials, RunPhase::Succeeded, "rounds")
     }
 }
@@ -53,7 +48,7 @@ fn frame(plan: &Plan, materials: &Materials, phase: RunPhase, stop_reason: &str)
     RunReport {
         schema_version: SCHEMA_VERSION,
         name: plan.name.clone(),
-        uid: uid(plan),
+        uid: uid::text(plan),
         run_hash: materials.run_hash.clone(),
         experiment: plan.experiment.clone(),
         framework: plan.framework.name(),
@@ -92,14 +87,6 @@ fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, labe
     let bytes = flops::modelled_memory(shape, part, lora, labels, rows, seq, plan.precision);
     let model = |client| ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client };
     clients.into_iter().map(model).collect()
-}
-
-/// A name for this one run: two runs of one spec differ in it.
-fn uid(plan: &Plan) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    let digest = Sha256::digest(format!("{} {now} {}", plan.spec_hash, std::process::id()));
-    let hex = hex(&digest[..16]);
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// Instruction set of libtorch's kernels, by its own rule: the best that the processor has, or `ATEN_CPU_CAPABILITY`.

@@ -3,24 +3,28 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::Duration,
 };
 
 use fedtune_crds::report::{
     Absence, ByteCount, ClientReport, Direction, FinalReport, PayloadKind, RoundReport, WorstClient,
 };
+use serde::{Deserialize, Serialize};
 
-use super::{Announcement, ServerError};
+use super::{Announcement, JoinError, ServerError, archive::Completed};
 use crate::{
     data::{Labels, LocalWork},
     evaluate::Evaluation,
     events::{Event, Events},
-    frameworks::{Figures, FrameworkError, Payload, PayloadFacts, StepSizes},
-    local::Recipe,
-    models::ModelShape,
+    frameworks::{Figures, Payload},
+    meter::Meter,
     plan::Plan,
     rounds::{Client, Exchange, sample_size},
+    wire::FIELDS_BYTES,
 };
+
+/// Bytes of all labels of a run, at most.
+const LABEL_BYTES: usize = FIELDS_BYTES / 2;
 
 /// An exchange at its close.
 pub(super) struct RoundClose {
@@ -33,83 +37,149 @@ pub(super) struct RoundClose {
 #[derive(Debug)]
 pub struct Account {
     ids: Vec<String>,
-    labels: Vec<String>,
-    joined: BTreeMap<Client, Announcement>,
-    /// Each client's last figures: cumulative meters.
-    figures: BTreeMap<Client, Figures>,
-    /// Each client's last evaluation of its own model.
-    own: BTreeMap<Client, Evaluation>,
-    /// Rounds that are over.
-    pub rounds: Vec<RoundReport>,
-    last: Option<Evaluation>,
+    book: Book,
     open: OpenRound,
+}
+
+/// What of the account outlives the process.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Book {
+    labels: Vec<String>,
+    members: BTreeMap<Client, Member>,
+    completed: Completed,
+    /// Rounds that are over.
+    rounds: Vec<RoundReport>,
+    last: Option<Evaluation>,
+}
+
+/// A client that joined.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Member {
+    announcement: Announcement,
+    /// What earlier processes of the client did.
+    earlier: Meter,
+    /// The last figures of the process that speaks for it now: its meter counts from its own start.
+    figures: Figures,
+}
+
+impl Member {
+    fn meter(&self) -> Meter {
+        self.earlier.plus(self.figures.meter)
+    }
 }
 
 /// What is known of the round that runs.
 #[derive(Debug)]
 struct OpenRound {
     number: u32,
-    since: Instant,
-    figures: BTreeMap<Client, Figures>,
+    since: Duration,
+    train_losses: BTreeMap<Client, f64>,
     participants: BTreeSet<Client>,
     absent: Vec<Absence>,
-    refused: BTreeMap<Client, String>,
-    begun_again: BTreeSet<Client>,
+    /// How often each client was refused, and the last sentence.
+    refused: BTreeMap<Client, (u32, String)>,
 }
 
 impl OpenRound {
-    fn new(number: u32) -> Self {
+    fn new(number: u32, since: Duration) -> Self {
         Self {
             number,
-            since: Instant::now(),
-            figures: BTreeMap::new(),
+            since,
+            train_losses: BTreeMap::new(),
             participants: BTreeSet::new(),
             absent: Vec::new(),
             refused: BTreeMap::new(),
-            begun_again: BTreeSet::new(),
         }
     }
 }
 
 impl Account {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self {
-            ids: plan.clients.iter().map(ToString::to_string).collect(),
-            labels: Vec::new(),
-            joined: BTreeMap::new(),
-            figures: BTreeMap::new(),
-            own: BTreeMap::new(),
-            rounds: Vec::new(),
-            last: None,
-            open: OpenRound::new(0),
-        }
+        Self::resume(plan, Book::default())
+    }
+
+    /// Goes on from what an earlier process kept.
+    pub(super) fn resume(plan: &Plan, book: Book) -> Self {
+        let ids = plan.clients.iter().map(ToString::to_string).collect();
+        Self { ids, book, open: OpenRound::new(0, Duration::ZERO) }
+    }
+
+    pub(super) fn book(&self) -> &Book {
+        &self.book
     }
 
     /// Takes in the labels, now that they are frozen.
     pub(super) fn freeze(&mut self, labels: &Labels) {
-        self.labels = labels.as_slice().to_vec();
+        self.book.labels = labels.as_slice().to_vec();
     }
 
-    /// Takes in who joined with what.
-    pub(super) fn joined(&mut self, client: Client, announcement: Announcement) {
-        self.joined.insert(client, announcement);
+    /// The labels that were frozen; none before.
+    pub(super) fn labels(&self) -> &[String] {
+        &self.book.labels
+    }
+
+    /// Rounds that are over.
+    pub fn rounds(&self) -> &[RoundReport] {
+        &self.book.rounds
+    }
+
+    /// Takes in who joined with what. One that comes back must hold what it held: its weight is frozen with the labels.
+    pub(super) fn joined(&mut self, client: Client, announcement: &Announcement) -> Result<(), JoinError> {
+        let frozen = !self.book.labels.is_empty();
+        if !frozen {
+            self.check_labels(client, announcement)?;
+        }
+        let member = self.book.members.entry(client).or_default();
+        let (before, now) = (&member.announcement, announcement);
+        let known = !before.client.is_empty();
+        if known && frozen && (before.examples, &before.labels) != (now.examples, &now.labels) {
+            let (client, before, now) = (now.client.clone(), before.examples, now.examples);
+            return Err(JoinError::OtherData { client, before, now });
+        }
+        if before.incarnation != now.incarnation {
+            member.earlier = member.meter();
+            member.figures.meter = Meter::default();
+        }
+        member.announcement = announcement.clone();
+        Ok(())
+    }
+
+    /// All labels together go to every client in one message: a client whose labels make that too long cannot join.
+    fn check_labels(&self, client: Client, announcement: &Announcement) -> Result<(), JoinError> {
+        let others = self.book.members.iter().filter(|(other, _)| **other != client);
+        let others = others.flat_map(|(_, member)| member.announcement.labels.keys());
+        let all: BTreeSet<&String> = others.chain(announcement.labels.keys()).collect();
+        // Quotes and a comma; what JSON escapes is rare in a label, and half of the room is left for it.
+        let bytes = all.iter().map(|label| label.len() + 3).sum();
+        if bytes <= LABEL_BYTES {
+            return Ok(());
+        }
+        Err(JoinError::LabelsTooLong { client: announcement.client.clone(), bytes, allowed: LABEL_BYTES })
+    }
+
+    /// Clients that have joined so far.
+    pub(super) fn members(&self) -> impl Iterator<Item = (Client, &Announcement)> {
+        self.book.members.iter().map(|(client, member)| (*client, &member.announcement))
     }
 
     /// These clients with their examples, the weights of the means.
     pub(super) fn weights(&self, clients: &[Client]) -> Vec<(Client, u64)> {
-        clients.iter().map(|client| (*client, self.joined.get(client).map_or(0, |joined| joined.examples))).collect()
+        let examples = |client| self.book.members.get(client).map_or(0, |member| member.announcement.examples);
+        clients.iter().map(|client| (*client, examples(client))).collect()
     }
 
-    /// Notes that a client begins its round again: what it exchanged before is no part of the formula.
-    pub(super) fn abandoned(&mut self, client: Client) {
-        self.open.begun_again.insert(client);
+    /// Rounds that each client answered to the end.
+    pub(super) fn completed(&self) -> &Completed {
+        &self.book.completed
     }
 
     /// Opens a round; false where it is open already.
-    pub(super) fn begin_round(&mut self, round: u32) -> bool {
+    pub(super) fn begin_round(&mut self, round: u32, now: Duration) -> bool {
         let new = self.open.number != round;
         if new {
-            self.open = OpenRound::new(round);
+            self.open = OpenRound::new(round, now);
         }
         new
     }
@@ -117,24 +187,46 @@ impl Account {
     /// Units of work to expect in a round, for progress.
     pub(super) fn steps_of_a_round(&self, plan: &Plan) -> u64 {
         let asked = sample_size(self.ids.len(), plan.rules.fraction);
-        let epochs = |a: &Announcement, epochs: usize| a.examples.div_ceil(plan.batch_size as u64) * epochs as u64;
         let local = match plan.work {
             LocalWork::Steps(tau) => (tau * asked) as u64,
-            LocalWork::Epochs(count) => self.joined.values().map(|a| epochs(a, count)).sum(),
+            LocalWork::Epochs(_) => self.members().map(|(client, _)| self.steps_of(client, plan)).sum(),
         };
         plan.framework.units(asked as u64, local)
     }
 
-    pub(super) fn take_figures(&mut self, client: Client, figures: Figures) {
-        if let Some(evaluation) = &figures.evaluation {
-            self.own.insert(client, evaluation.clone());
+    /// Steps of one client in a round: what the spec says, for the examples that it announced.
+    pub(super) fn steps_of(&self, client: Client, plan: &Plan) -> u64 {
+        let examples = self.book.members.get(&client).map_or(0, |member| member.announcement.examples);
+        match plan.work {
+            LocalWork::Steps(steps) => steps as u64,
+            LocalWork::Epochs(epochs) => examples.div_ceil(plan.batch_size as u64).saturating_mul(epochs as u64),
         }
-        self.figures.insert(client, figures.clone());
-        self.open.figures.insert(client, figures);
     }
 
-    pub(super) fn refused(&mut self, client: Client, error: &FrameworkError) {
-        self.open.refused.insert(client, error.to_string());
+    pub(super) fn take_figures(&mut self, client: Client, figures: Figures) {
+        self.open.train_losses.insert(client, figures.train_loss);
+        let member = self.book.members.entry(client).or_default();
+        let evaluation = figures.evaluation.or_else(|| member.figures.evaluation.take());
+        member.figures = Figures { evaluation, ..figures };
+    }
+
+    /// What a client did so far, and the peak memory of its process.
+    pub(super) fn done_by(&self, client: Client) -> (Meter, u64) {
+        let member = self.book.members.get(&client);
+        member.map_or_else(Default::default, |member| (member.meter(), member.figures.peak_memory_bytes))
+    }
+
+    /// Notes that a client was refused; gives how often in this round.
+    pub(super) fn refused(&mut self, client: Client, sentence: &str) -> u32 {
+        let (times, last) = self.open.refused.entry(client).or_default();
+        *times += 1;
+        sentence.clone_into(last);
+        *times
+    }
+
+    /// How often a client was refused in this round.
+    pub(super) fn times_refused(&self, client: Client) -> u32 {
+        self.open.refused.get(&client).map_or(0, |(times, _)| *times)
     }
 
     /// Notes who counted in an exchange and who did not, and says so.
@@ -143,29 +235,19 @@ impl Account {
             self.open.participants = close.answered.iter().copied().collect();
         }
         for (client, absence) in &close.absent {
-            let reason = self.open.refused.get(client).cloned().unwrap_or_else(|| absence.to_string());
+            let refused = self.open.refused.get(client).map(|(_, sentence)| sentence.clone());
+            let reason = refused.unwrap_or_else(|| absence.to_string());
             let (round, client) = (close.exchange.round, self.ids[*client].clone());
             events.tell(Event::ClientAbsent { round, client: client.clone(), reason: reason.clone() });
             self.open.absent.push(Absence { client, reason });
         }
     }
 
-    /// Compares what each participant exchanged in the round with the framework's formula.
-    pub(super) fn check_payload(
-        &self,
-        plan: &Plan,
-        shape: &ModelShape,
-        recipe: &Recipe,
-        public: usize,
-        close: &RoundClose,
-        bytes: &[ByteCount],
-    ) -> Result<(), ServerError> {
-        for client in close.answered.iter().filter(|client| !self.open.begun_again.contains(client)) {
-            let steps = self.open.figures.get(client).map_or(StepSizes::default(), |figures| figures.steps);
-            let expected = plan.framework.payload(&PayloadFacts { shape, recipe, public, steps });
-            compare(close.exchange.round, &self.ids[*client], &expected, bytes)?;
+    /// Notes who answered the round to the end.
+    pub(super) fn complete(&mut self, close: &RoundClose) {
+        for client in &close.answered {
+            self.book.completed.entry(*client).or_default().push(close.exchange.round);
         }
-        Ok(())
     }
 
     pub(super) fn end_round(
@@ -173,16 +255,17 @@ impl Account {
         close: &RoundClose,
         evaluation: Option<Evaluation>,
         bytes: Vec<ByteCount>,
+        now: Duration,
         events: &Events,
     ) {
         let evaluation = evaluation.unwrap_or_default();
         let round = RoundReport {
             round: close.exchange.round,
-            seconds: self.open.since.elapsed().as_secs_f64(),
+            seconds: now.saturating_sub(self.open.since).as_secs_f64(),
             accuracy: evaluation.accuracy(),
             macro_f1: evaluation.macro_f1(),
             loss: evaluation.loss(),
-            train_loss: mean(self.open.figures.values().map(|figures| figures.train_loss)),
+            train_loss: mean(self.open.train_losses.values().copied()),
             client_mean_accuracy: self.client_mean_accuracy(),
             client_flops: self.flops_since_last_round(),
             participants: self.open.participants.iter().map(|client| self.ids[*client].clone()).collect(),
@@ -196,56 +279,68 @@ impl Account {
             payload_bytes: round.bytes.iter().map(|count| count.payload).sum(),
             seconds: round.seconds,
         });
-        self.rounds.push(round);
-        self.last = Some(evaluation);
+        self.book.rounds.push(round);
+        self.book.last = Some(evaluation);
     }
 
     /// What the clients' meters have grown by.
     fn flops_since_last_round(&self) -> f64 {
-        let all = self.figures.values().fold(0.0, |sum, figures| sum + figures.meter.flops.headline());
-        self.rounds.iter().fold(all, |left, round| left - round.client_flops)
+        let members = self.book.members.values();
+        let all = members.fold(0.0, |sum, member| sum + member.meter().flops.headline());
+        self.book.rounds.iter().fold(all, |left, round| left - round.client_flops)
+    }
+
+    /// Each client's last evaluation of its own model.
+    fn own(&self) -> impl Iterator<Item = (Client, &Evaluation)> {
+        self.book.members.iter().filter_map(|(client, member)| Some((*client, member.figures.evaluation.as_ref()?)))
     }
 
     fn client_mean_accuracy(&self) -> Option<f64> {
-        (!self.own.is_empty()).then(|| mean(self.own.values().map(Evaluation::accuracy)))
+        self.own().next().map(|_| mean(self.own().map(|(_, evaluation)| evaluation.accuracy())))
     }
 
     /// The last round's figures, with the clients' own where they evaluate themselves.
     pub fn final_figures(&self) -> FinalReport {
-        let last = self.last.clone().unwrap_or_default();
-        let worst = self.own.iter().min_by(|(_, a), (_, b)| a.accuracy().total_cmp(&b.accuracy()));
-        let worst = worst.map(|(client, e)| WorstClient { client: self.ids[*client].clone(), accuracy: e.accuracy() });
+        let last = self.book.last.clone().unwrap_or_default();
+        let worst = self.own().min_by(|(_, a), (_, b)| a.accuracy().total_cmp(&b.accuracy()));
+        let worst = worst.map(|(client, e)| WorstClient { client: self.ids[client].clone(), accuracy: e.accuracy() });
         let client_mean_accuracy = self.client_mean_accuracy();
-        FinalReport { worst_client: worst, client_mean_accuracy, ..last.figures(&self.labels) }
+        FinalReport { worst_client: worst, client_mean_accuracy, ..last.figures(&self.book.labels) }
     }
 
     /// Every client that joined, by ordinal.
     pub fn clients(&self, plan: &Plan, lora_rank: usize) -> Vec<ClientReport> {
-        let report = |(client, joined): (&Client, &Announcement)| {
-            let figures = self.figures.get(client).cloned().unwrap_or_default();
-            let count = |label: &String| joined.labels.get(label).copied().unwrap_or(0);
+        let report = |(client, member): (&Client, &Member)| {
+            let Member { announcement, figures, .. } = member;
+            let meter = member.meter();
+            let count = |label: &String| announcement.labels.get(label).copied().unwrap_or(0);
             ClientReport {
                 client: self.ids[*client].clone(),
                 group: plan.clients[*client].group.clone(),
-                examples: joined.examples,
-                label_counts: self.labels.iter().map(count).collect(),
-                accuracy: self.own.get(client).map(Evaluation::accuracy),
+                examples: announcement.examples,
+                label_counts: self.book.labels.iter().map(count).collect(),
+                accuracy: figures.evaluation.as_ref().map(Evaluation::accuracy),
                 rank: lora_rank as u32,
                 cut_layer: plan.framework.cut_layer().map(|cut| cut as u32),
-                steps: figures.meter.steps,
-                tokens: figures.meter.tokens,
-                flops: figures.meter.flops,
-                seconds: figures.meter.seconds,
+                steps: meter.steps,
+                tokens: meter.tokens,
+                flops: meter.flops,
+                seconds: meter.seconds,
                 peak_memory_bytes: figures.peak_memory_bytes,
                 peak_memory_modelled: false,
             }
         };
-        self.joined.iter().map(report).collect()
+        self.book.members.iter().map(report).collect()
     }
 }
 
 /// Refuses a difference between what was counted and what the formula says.
-fn compare(round: u32, client: &str, expected: &Payload, bytes: &[ByteCount]) -> Result<(), ServerError> {
+pub(super) fn check_payload(
+    round: u32,
+    client: &str,
+    expected: &Payload,
+    bytes: &[ByteCount],
+) -> Result<(), ServerError> {
     let mine = bytes.iter().filter(|count| count.client == client);
     let counted: Payload = mine.map(|count| ((count.direction, count.kind), count.payload)).collect();
     let entries: BTreeSet<&(Direction, PayloadKind)> = counted.keys().chain(expected.keys()).collect();

@@ -1,39 +1,46 @@
 //! The engine: what clients say becomes events of the round machine, its actions become work and messages.
-//! Must not wait on one client: messages go through the door's outboxes, answers come through one inbox.
+//! Must not do I/O of its own or read a clock: it is told the time, and talks through a [`Door`] and a [`Keep`].
+//!
+//! | file | one thing |
+//! |---|---|
+//! | `arrivals.rs` | what reaches it: checked, kept or refused |
+//! | `conduct.rs` | what it does when the machine says so |
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
 use super::{
-    Account, Announcement, Inbox, Outcome, ServerError, ServerSetup,
-    account::RoundClose,
-    sessions::{Door, panic_sentence, refusal},
+    Account, Door, Farewell, Inbox, Outcome, Refusal, ServerError, ServerSetup, account::RoundClose, archive::Archive,
+    panic_sentence, refusal_message, saved::Saved,
 };
 use crate::{
-    data::{Labels, encode},
+    checkpoint::{Keep, Snapshot},
+    data::Labels,
     events::Event as Progress,
-    frameworks::{Figures, FrameworkError, ServerHalf, ServerSeat, Spare, exchange_of},
-    local::{Recipe, check_evaluation},
-    meter::Worker,
-    models::{LoraSettings, Model},
+    frameworks::ServerHalf,
+    local::Recipe,
+    refusal::RefusalReason,
     rounds::{Action, Client, Event, Exchange, Rounds},
-    wire::{Ledger, Message, Subject},
+    wire::{Message, Subject},
 };
+
+mod arrivals;
+mod conduct;
 
 /// How long a tick waits where the machine sets no deadline.
 const IDLE: Duration = Duration::from_secs(3600);
 
-pub(super) struct Engine<'a> {
+/// The engine of one run.
+pub(crate) struct Engine<'a> {
     setup: ServerSetup<'a>,
-    door: &'a Door,
-    ledger: Ledger,
+    keep: Box<dyn Keep>,
     machine: Rounds,
-    started: Instant,
-    announced: BTreeMap<Client, Announcement>,
+    /// The exchange that each client was asked in last, and how often.
+    attempts: BTreeMap<Client, (Exchange, u32)>,
     running: Option<Running>,
     account: Account,
 }
@@ -46,139 +53,144 @@ struct Running {
     public: usize,
 }
 
-/// Whether the run goes on.
+/// What follows from the machine's actions.
 enum Flow {
     On(Vec<Event>),
     Finished,
 }
 
+/// Whether the run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It does.
+    On,
+    /// The last round is over.
+    Finished,
+}
+
 impl<'a> Engine<'a> {
-    pub(super) fn new(setup: ServerSetup<'a>, door: &'a Door, ledger: Ledger) -> Self {
-        let machine = Rounds::new(setup.plan.rules.clone(), Duration::ZERO);
+    /// An engine that goes on from the newest checkpoint of `keep`, or begins.
+    pub(crate) fn new(setup: ServerSetup<'a>, keep: Box<dyn Keep>, now: Duration) -> Result<Self, ServerError> {
+        let machine = Rounds::new(setup.plan.rules.clone(), now);
         let account = Account::new(setup.plan);
-        let (announced, started) = (BTreeMap::new(), Instant::now());
-        Self { setup, door, ledger, machine, started, announced, running: None, account }
+        let (attempts, newest) = (BTreeMap::new(), keep.newest()?);
+        let mut engine = Self { setup, keep, machine, attempts, running: None, account };
+        if let Some((round, snapshot)) = newest {
+            engine.resume(round, snapshot, now)?;
+        }
+        Ok(engine)
     }
 
-    /// Drives the machine until it finishes or fails; clients are told either way.
-    pub(super) fn run(mut self, inbox: &Receiver<Inbox>) -> Result<Outcome, ServerError> {
-        let driven = catch_unwind(AssertUnwindSafe(|| self.drive(inbox)));
-        let result = driven.unwrap_or_else(|panic| Err(ServerError::Panic(panic_sentence(panic.as_ref()))));
-        let farewell = match &result {
-            Ok(()) => Message::new(Subject::Finish, self.setup.plan.rules.rounds),
-            Err(error) => refusal(&format!("the run failed: {error}")),
+    fn resume(&mut self, round: u32, snapshot: Snapshot, now: Duration) -> Result<(), ServerError> {
+        let (saved, of_half) = Saved::of(round, snapshot)?;
+        let plan = self.setup.plan;
+        self.setup.uid = saved.uid;
+        self.setup.ledger.resume(saved.carried);
+        self.account = Account::resume(plan, saved.book);
+        let mut running = self.make_running(Labels::new(self.account.labels().to_vec()))?;
+        running.half.restore(&of_half)?;
+        running.half.seat_mut().worker.meter = saved.meter;
+        self.running = Some(running);
+        self.machine = Rounds::resume(plan.rules.clone(), round, now);
+        if round > 0 {
+            let text = format!("{} goes on after round {round}", plan.name);
+            self.setup.events.tell(Progress::Note { text });
+        }
+        Ok(())
+    }
+
+    /// Drives the run until it finishes or fails; in the latter case clients are told.
+    pub(super) fn run(mut self, door: &dyn Door, inbox: &Receiver<Inbox>) -> Result<(Outcome, Farewell), ServerError> {
+        let driven = catch_unwind(AssertUnwindSafe(|| self.drive(door, inbox)));
+        let driven = driven.unwrap_or_else(|panic| Err(ServerError::Panic(panic_sentence(panic.as_ref()))));
+        match driven {
+            Ok(()) => self.end(),
+            Err(error) => {
+                self.tell_failure(&error, door);
+                Err(error)
+            }
+        }
+    }
+
+    fn drive(&mut self, door: &dyn Door, inbox: &Receiver<Inbox>) -> Result<(), ServerError> {
+        let started = Instant::now();
+        let mut arrived = None;
+        while self.turn(started.elapsed(), arrived, door)? == Turn::On {
+            let patience = self.deadline().map_or(IDLE, |deadline| deadline.saturating_sub(started.elapsed()));
+            arrived = match inbox.recv_timeout(patience.min(IDLE)) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// Takes in what arrived and does all that follows from it and from the time.
+    pub(crate) fn turn(&mut self, now: Duration, arrived: Option<Inbox>, door: &dyn Door) -> Result<Turn, ServerError> {
+        let mut events = match arrived {
+            Some(message) => self.take(message, door)?,
+            None => Vec::new(),
         };
-        (0..self.setup.plan.clients.len()).for_each(|client| self.door.send(client, farewell.clone()));
-        result?;
-        let Self { account, running, ledger, .. } = self;
-        let Running { half, labels, .. } = running.expect("the last round closed, so the first one began");
-        Ok(Outcome { account, labels: labels.as_slice().to_vec(), half, ledger })
-    }
-
-    fn drive(&mut self, inbox: &Receiver<Inbox>) -> Result<(), ServerError> {
-        let mut events = Vec::new();
         loop {
-            let actions = self.machine.tick(self.started.elapsed(), &events);
-            match self.perform_all(actions)? {
-                Flow::Finished => return Ok(()),
-                Flow::On(next) if next.is_empty() => events = self.wait(inbox)?,
+            let actions = self.machine.tick(now, &events);
+            match self.perform_all(actions, now, door)? {
+                Flow::Finished => return Ok(Turn::Finished),
+                Flow::On(next) if next.is_empty() => {
+                    self.say_waiting_for();
+                    return Ok(Turn::On);
+                }
                 Flow::On(next) => events = next,
             }
         }
     }
 
-    /// Waits for something to happen, or for the machine's deadline.
-    fn wait(&mut self, inbox: &Receiver<Inbox>) -> Result<Vec<Event>, ServerError> {
-        let now = self.started.elapsed();
-        let patience = self.machine.deadline().map_or(IDLE, |deadline| deadline.saturating_sub(now));
-        match inbox.recv_timeout(patience) {
-            Ok(message) => self.take(message),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(Vec::new()),
-        }
+    /// When to take a turn if nothing arrives before.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.machine.deadline()
     }
 
-    fn take(&mut self, inbox: Inbox) -> Result<Vec<Event>, ServerError> {
-        match inbox {
-            Inbox::Joined(client, announcement) => Ok(self.take_join(client, announcement)),
-            Inbox::Message(client, message) => self.take_message(client, &message),
-            Inbox::Left(client) => Ok(vec![Event::Left(client)]),
-            Inbox::StepFailed(client, error) => self.refuse(client, error),
-            Inbox::Stop(error) => Err(error),
-        }
+    /// What the run left behind, and whom to tell.
+    pub(crate) fn end(mut self) -> Result<(Outcome, Farewell), ServerError> {
+        let early = || ServerError::Panic("the run ended before the labels were frozen".to_owned());
+        let (welcome, members) = (self.welcome_message()?, self.account.members().map(|(client, _)| client).collect());
+        let finish = self.address(Message::new(Subject::Finish, self.setup.plan.rules.rounds));
+        let Running { half, labels, .. } = self.running.take().ok_or_else(early)?;
+        let completed = self.account.completed().clone();
+        let (account, ledger, uid) = (self.account, self.setup.ledger, self.setup.uid);
+        let outcome = Outcome { account, labels: labels.as_slice().to_vec(), half, ledger, uid };
+        let archive = Archive::new(completed, self.keep);
+        Ok((outcome, Farewell::new(welcome, finish, archive, members)))
     }
 
-    fn take_join(&mut self, client: Client, announcement: Announcement) -> Vec<Event> {
-        let id = announcement.client.clone();
-        self.account.joined(client, announcement.clone());
-        self.announced.insert(client, announcement);
-        let (joined, of) = (self.announced.len() as u32, self.setup.plan.rules.clients as u32);
-        self.setup.events.tell(Progress::ClientJoined { client: id, joined, of });
-        self.welcome(client);
-        vec![Event::Joined(client)]
+    /// A stop may be followed by a start, after which clients come back; any other end is final.
+    fn tell_failure(&self, error: &ServerError, door: &dyn Door) {
+        let last = !matches!(error, ServerError::Stopped(_));
+        let refusal = Refusal { reason: RefusalReason::Other, sentence: format!("the run failed: {error}") };
+        let clients = 0..self.setup.plan.clients.len();
+        clients.for_each(|client| door.send(client, refusal_message(&refusal, last)));
     }
 
-    fn take_message(&mut self, client: Client, message: &Message) -> Result<Vec<Event>, ServerError> {
-        match message.subject {
-            Subject::Upload | Subject::ExchangeReply => match self.take_answer(client, message) {
-                Ok(exchange) => Ok(vec![Event::Answered(client, exchange)]),
-                Err(error) => self.refuse(client, error),
-            },
-            Subject::Refuse => {
-                let reason = message.fields["reason"].as_str().unwrap_or("gave up without a reason").to_owned();
-                Err(ServerError::Client { client: self.id(client), reason })
-            }
-            got @ (Subject::Join
-            | Subject::Welcome
-            | Subject::Begin
-            | Subject::Step
-            | Subject::StepReply
-            | Subject::Exchange
-            | Subject::Finish) => {
-                let error = FrameworkError::Unexpected { who: self.id(client), got, expected: Subject::Upload };
-                self.refuse(client, error)
-            }
-        }
+    fn say_waiting_for(&self) {
+        let clients = self.machine.waiting_for().into_iter().map(|client| self.id(client)).collect();
+        self.setup.events.tell(Progress::WaitingFor { clients });
     }
 
-    /// Reads an answer that counts; others are left to the machine, which leaves them out.
-    fn take_answer(&mut self, client: Client, answer: &Message) -> Result<Exchange, FrameworkError> {
-        let exchange = exchange_of(answer);
-        if let Some(running) = &mut self.running
-            && self.machine.waits_for(client, exchange)
-        {
-            let figures = Figures::of(answer)?;
-            running.half.take(client, exchange, answer)?;
-            self.account.take_figures(client, figures);
-        }
-        Ok(exchange)
-    }
-
-    /// A loss that is no number ends the run; anything else only this client's part in it.
-    fn refuse(&mut self, client: Client, error: FrameworkError) -> Result<Vec<Event>, ServerError> {
-        if matches!(error, FrameworkError::Train(_)) {
-            return Err(error.into());
-        }
-        self.account.refused(client, &error);
-        self.door.send(client, refusal(&error.to_string()));
-        Ok(Vec::new())
-    }
-
-    fn perform_all(&mut self, actions: Vec<Action>) -> Result<Flow, ServerError> {
+    fn perform_all(&mut self, actions: Vec<Action>, now: Duration, door: &dyn Door) -> Result<Flow, ServerError> {
         let mut events = Vec::new();
         for action in actions {
             match action {
-                Action::Freeze => self.freeze()?,
-                Action::Ask(client, exchange) => self.ask(client, exchange)?,
+                Action::Freeze => self.freeze(door)?,
+                Action::Ask(client, exchange) => self.ask(client, exchange, now, door)?,
                 Action::Abandon(client, exchange) => {
-                    self.account.abandoned(client);
-                    self.running_half()?.abandon(client, exchange);
+                    door.set_steps(client, None);
+                    self.running()?.half.abandon(client, exchange);
                 }
                 Action::LeaveOut(client, Exchange { round, .. }) => {
                     let client = self.id(client);
                     tracing::warn!(client, round, "an answer came too late and is left out; the next round asks again");
                 }
                 Action::Close { exchange, answered, absent } => {
-                    self.close(&RoundClose { exchange, answered, absent })?;
+                    self.close(&RoundClose { exchange, answered, absent }, now)?;
                     events.push(Event::Closed);
                 }
                 Action::Finish => return Ok(Flow::Finished),
@@ -188,90 +200,13 @@ impl<'a> Engine<'a> {
         Ok(Flow::On(events))
     }
 
-    /// Freezes the labels and makes the global model; from now on clients can be welcomed.
-    fn freeze(&mut self) -> Result<(), ServerError> {
-        let labels = self.frozen_labels();
-        let setup = &mut self.setup;
-        let recipe = setup.plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
-        let model = Model::new(setup.base.share(), &setup.lora, labels.len(), setup.plan.seed)?;
-        let public = encode(&setup.public, &labels)?;
-        let public_count = public.len();
-        let all_data: Vec<_> = setup.all_data.drain(..).flatten().collect();
-        let seat = ServerSeat {
-            recipe: recipe.clone(),
-            model,
-            spare: spare(setup, labels.len()),
-            clients: setup.plan.clients.iter().map(ToString::to_string).collect(),
-            all_data: encode(&all_data, &labels)?,
-            public,
-            evaluation: encode(&setup.evaluation, &labels)?,
-            worker: Worker::new("server", setup.slots.clone(), setup.events.clone()),
-        };
-        self.account.freeze(&labels);
-        let half = setup.plan.framework.server_half(seat);
-        self.running = Some(Running { half, labels, recipe, public: public_count });
-        let present: Vec<Client> = self.announced.keys().copied().collect();
-        for client in present {
-            self.welcome(client);
-        }
-        Ok(())
+    /// The message as one of this start of the server.
+    fn address(&self, message: Message) -> Message {
+        Message { epoch: self.keep.epoch(), ..message }
     }
 
-    /// The plan's labels, else the sorted union of what clients announced, else what the server's own data has.
-    fn frozen_labels(&self) -> Labels {
-        let setup = &self.setup;
-        if !setup.plan.data.labels.is_empty() || self.announced.is_empty() {
-            return Labels::new(setup.labels.clone());
-        }
-        let announced: BTreeSet<&String> = self.announced.values().flat_map(|a| a.labels.keys()).collect();
-        Labels::new(announced.into_iter().cloned().collect())
-    }
-
-    /// Tells a client the labels, once they are frozen.
-    fn welcome(&self, client: Client) {
-        if let Some(running) = &self.running {
-            self.door.set_stepper(client, running.half.stepper(client));
-            let fields = serde_json::json!({ "labels": running.labels.as_slice() });
-            self.door.send(client, Message { fields, ..Message::new(Subject::Welcome, 0) });
-        }
-    }
-
-    fn ask(&mut self, client: Client, exchange: Exchange) -> Result<(), ServerError> {
-        self.begin_round(exchange);
-        let message = self.running_half()?.ask(client, exchange)?;
-        self.door.send(client, message);
-        Ok(())
-    }
-
-    fn begin_round(&mut self, exchange: Exchange) {
-        if self.account.begin_round(exchange.round) {
-            let steps = self.account.steps_of_a_round(self.setup.plan);
-            self.setup.events.tell(Progress::RoundStarted { round: exchange.round, steps });
-        }
-    }
-
-    fn close(&mut self, close: &RoundClose) -> Result<(), ServerError> {
-        self.begin_round(close.exchange);
-        let last = close.exchange.index + 1 == self.setup.plan.rules.exchanges;
-        let Some(running) = &mut self.running else { return Ok(()) };
-        running.half.close(close.exchange, &self.account.weights(&close.answered))?;
-        self.account.take_absent(close, &self.setup.events);
-        if last {
-            let evaluation = running.half.evaluate();
-            if let Some(evaluation) = &evaluation {
-                check_evaluation(evaluation, "the global model", close.exchange.round).map_err(FrameworkError::from)?;
-            }
-            let (base, recipe, public) = (self.setup.base.shape(), &running.recipe, running.public);
-            let bytes = self.ledger.round(close.exchange.round);
-            self.account.check_payload(self.setup.plan, base, recipe, public, close, &bytes)?;
-            self.account.end_round(close, evaluation, bytes, &self.setup.events);
-        }
-        Ok(())
-    }
-
-    fn running_half(&mut self) -> Result<&mut Box<dyn ServerHalf>, ServerError> {
-        let early = || ServerError::Panic("the machine asked a client before the labels were frozen".to_owned());
-        self.running.as_mut().map(|running| &mut running.half).ok_or_else(early)
+    fn running(&mut self) -> Result<&mut Running, ServerError> {
+        self.running.as_mut().ok_or_else(too_early)
     }
 
     fn id(&self, client: Client) -> String {
@@ -279,10 +214,9 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// Makes further models like the first; the arguments have made one already.
-fn spare(setup: &ServerSetup<'_>, labels: usize) -> Spare {
-    let (base, lora, seed): (_, LoraSettings, _) = (setup.base.share(), setup.lora.clone(), setup.plan.seed);
-    Spare(Box::new(move || {
-        Model::new(base.share(), &lora, labels, seed).expect("the same arguments have made a model already")
-    }))
+/// The cause that a client names when its loss is no number any more: that ends the run.
+pub(crate) const NON_FINITE_LOSS: &str = "NonFiniteLoss";
+
+fn too_early() -> ServerError {
+    ServerError::Panic("the machine asked a client before the labels were frozen".to_owned())
 }

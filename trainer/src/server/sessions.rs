@@ -9,92 +9,71 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-
-use super::ServerError;
+use super::{
+    Announcement, Door, Inbox, Permit, Refusal, ServerError,
+    admission::{Admission, JoinError},
+    refusal_message,
+    steps::{Steps, not_open},
+};
 use crate::{
-    frameworks::{FrameworkError, Stepper},
-    plan::Plan,
+    events::{Event, Events},
+    frameworks::FrameworkError,
     rounds::Client,
     wire::{
-        Ledger, LinkReceiver, LinkSender, Message, Subject,
+        HangUp, Ledger, Limits, LinkError, LinkReceiver, LinkSender, Message, SharedLimits, Subject,
         server::{Arrival, Listener},
     },
 };
 
-/// What a client says of itself when it joins.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Announcement {
-    /// Its id, `group/index`.
-    pub client: String,
-    /// Training examples it holds.
-    pub examples: u64,
-    /// Labels it has, and how many examples of each.
-    pub labels: BTreeMap<String, u64>,
-}
-
-/// What reaches the engine.
-#[derive(Debug)]
-pub enum Inbox {
-    /// A client of this run opened a session.
-    Joined(Client, Announcement),
-    /// A client's message, but for steps, which its session answers itself.
-    Message(Client, Message),
-    /// A client's session ended.
-    Left(Client),
-    /// A client's step went wrong.
-    StepFailed(Client, FrameworkError),
-    /// The run must end.
-    Stop(ServerError),
-}
+/// Messages on their way to one client, at most: a round has few, and a client that reads none of them is gone.
+const MESSAGES_AHEAD: usize = 16;
 
 /// Sessions of the clients that are connected.
 type Sessions = Arc<Mutex<BTreeMap<Client, Session>>>;
 
 /// The engine's end of a session.
 struct Session {
-    outbox: mpsc::Sender<Message>,
-    stepper: Arc<Mutex<Option<Box<dyn Stepper>>>>,
+    /// Tells it from an earlier session of the same client.
+    number: u64,
+    /// The client's process.
+    incarnation: u64,
+    outbox: mpsc::SyncSender<Message>,
+    steps: Arc<Mutex<Option<Steps>>>,
+    limits: SharedLimits,
+    hang_up: HangUp,
     writer: JoinHandle<()>,
 }
 
-/// Lets clients in while it is open.
-pub(super) struct Door {
+/// Where clients come in, and their sessions.
+pub(super) struct Sluice {
     sessions: Sessions,
     listener: JoinHandle<Listener>,
+    /// Dropped to close the door.
     closing: mpsc::Sender<()>,
 }
 
-impl Door {
-    /// Accepts the clients of `plan` on a thread of its own; what they say comes to `inbox`.
-    pub(super) fn open(listener: Listener, plan: &Plan, ledger: &Ledger, inbox: mpsc::Sender<Inbox>) -> Self {
+impl Sluice {
+    /// Lets clients in on a thread of its own; what they say comes to `inbox`.
+    pub(super) fn open(
+        listener: Listener,
+        admission: Admission,
+        ledger: &Ledger,
+        inbox: mpsc::Sender<Inbox>,
+        events: Events,
+    ) -> Self {
+        listener.tell_refusals(events.clone());
         let sessions = Sessions::default();
         let (closing, closed) = mpsc::channel();
-        let clients = plan.clients.iter().map(ToString::to_string).collect();
-        let porter = Porter { clients, ledger: ledger.clone(), inbox, sessions: Arc::clone(&sessions) };
+        let (sessions_of_porter, ledger) = (Arc::clone(&sessions), ledger.clone());
+        let mut porter = Porter { admission, ledger, inbox, sessions: sessions_of_porter, events, sessions_so_far: 0 };
         let listener = thread::spawn(move || porter.work(listener, &closed));
         Self { sessions, listener, closing }
     }
 
-    /// Sends a message to a client, if it is connected.
-    pub(super) fn send(&self, client: Client, message: Message) {
-        if let Some(session) = lock(&self.sessions).get(&client) {
-            // A writer that has ended has said so to the engine through its reader.
-            let _ = session.outbox.send(message);
-        }
-    }
-
-    /// Lets `stepper` answer the client's messages within rounds.
-    pub(super) fn set_stepper(&self, client: Client, stepper: Option<Box<dyn Stepper>>) {
-        if let Some(session) = lock(&self.sessions).get(&client) {
-            *lock(&session.stepper) = stepper;
-        }
-    }
-
     /// Lets nobody in any more; what was sent still arrives, within `grace`.
     pub(super) fn close(self, grace: Duration) {
-        let writers: Vec<_> = std::mem::take(&mut *lock(&self.sessions)).into_values().map(|s| s.writer).collect();
+        let sessions = std::mem::take(&mut *lock(&self.sessions));
+        let writers: Vec<_> = sessions.into_values().map(|session| session.writer).collect();
         // A writer ends when its client has gone and all is sent. One that hangs is left to the listener, which breaks
         // its link.
         let deadline = Instant::now() + grace;
@@ -108,16 +87,51 @@ impl Door {
     }
 }
 
+impl Door for Sluice {
+    fn send(&self, client: Client, message: Message) {
+        let mut sessions = lock(&self.sessions);
+        let Some(session) = sessions.get(&client) else { return };
+        // A writer that has ended has said so to the engine through its reader.
+        if let Err(mpsc::TrySendError::Full(_)) = session.outbox.try_send(message) {
+            tracing::warn!(client, "the client does not read what it is sent; its session is ended");
+            session.hang_up.now();
+            sessions.remove(&client);
+        }
+    }
+
+    fn widen(&self, client: Client, limits: Limits) {
+        if let Some(session) = lock(&self.sessions).get(&client) {
+            session.limits.set(limits);
+        }
+    }
+
+    fn set_steps(&self, client: Client, steps: Option<Steps>) {
+        let slot = lock(&self.sessions).get(&client).map(|session| Arc::clone(&session.steps));
+        // Without the lock on the sessions: a step that runs is waited for.
+        if let Some(slot) = slot {
+            *lock(&slot) = steps;
+        }
+    }
+
+    fn end(&self, client: Client) {
+        if let Some(session) = lock(&self.sessions).get(&client) {
+            session.hang_up.now();
+        }
+    }
+}
+
 /// The thread that lets clients in.
 struct Porter {
-    clients: Vec<String>,
+    admission: Admission,
     ledger: Ledger,
     inbox: mpsc::Sender<Inbox>,
     sessions: Sessions,
+    events: Events,
+    sessions_so_far: u64,
 }
 
 impl Porter {
-    fn work(self, mut listener: Listener, closed: &mpsc::Receiver<()>) -> Listener {
+    fn work(&mut self, mut listener: Listener, closed: &mpsc::Receiver<()>) -> Listener {
         // The channel carries nothing: it is empty while the door is open and disconnected afterwards.
         while closed.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
             if let Some(arrival) = listener.accept_until(Instant::now() + Duration::from_millis(100)) {
@@ -127,55 +141,67 @@ impl Porter {
         listener
     }
 
-    fn receive(&self, arrival: Arrival) {
-        let Arrival { join, link, .. } = arrival;
-        match self.check(&join) {
-            Ok((client, announcement)) => {
-                let mut link = link;
-                link.count_into(&self.ledger, &announcement.client);
-                let (sender, receiver) = link.split();
-                self.begin(client, announcement, sender, receiver);
-            }
-            Err(reason) => {
-                let (mut sender, _receiver) = link.split();
+    fn receive(&mut self, arrival: Arrival) {
+        let admitted = self.admission.check(&arrival.join, &arrival.peer);
+        let admitted = admitted.and_then(|(client, announcement)| self.make_room(client, announcement));
+        match admitted {
+            Ok((client, announcement)) => self.begin(client, announcement, arrival),
+            Err(error) => {
+                let (client, refusal) = (error.who(arrival.address), Refusal::of_join(&error));
+                let (mut sender, _receiver) = arrival.link.split();
                 // One who is refused and already gone needs no answer.
-                let _ = sender.send(refusal(&reason));
+                let _ = sender.send(refusal_message(&refusal, error.is_final()));
+                let Refusal { reason, sentence } = refusal;
+                self.events.tell(Event::UploadRefused { client, reason, sentence });
             }
         }
     }
 
-    /// The client's ordinal, or why it may not join.
-    fn check(&self, join: &Message) -> Result<(Client, Announcement), String> {
-        let announcement: Announcement =
-            serde_json::from_value(join.fields.clone()).map_err(|error| format!("a join cannot be read: {error}"))?;
-        let id = &announcement.client;
-        let Some(client) = self.clients.iter().position(|known| known == id) else {
-            return Err(format!("client {id} is not of this run, whose clients are {}", self.clients.join(", ")));
-        };
-        if lock(&self.sessions).contains_key(&client) {
-            return Err(format!("client {id} is connected already"));
+    /// Ends the session that the same process had before; one of another process stays, and this one is refused.
+    fn make_room(&self, client: Client, announcement: Announcement) -> Result<(Client, Announcement), JoinError> {
+        let mut sessions = lock(&self.sessions);
+        match sessions.get(&client) {
+            None => Ok((client, announcement)),
+            Some(before) if before.incarnation == announcement.incarnation => {
+                let before = sessions.remove(&client);
+                drop(sessions);
+                if let Some(before) = before {
+                    before.hang_up.now();
+                    // A step that runs is waited for, so that none of the old session's comes after this.
+                    *lock(&before.steps) = None;
+                }
+                Ok((client, announcement))
+            }
+            Some(_) => Err(JoinError::Connected { client: announcement.client }),
         }
-        if announcement.examples == 0 {
-            return Err(format!("client {id} has no examples"));
-        }
-        Ok((client, announcement))
     }
 
-    fn begin(&self, client: Client, announcement: Announcement, sender: LinkSender, receiver: LinkReceiver) {
-        let (outbox, messages) = mpsc::channel();
-        let stepper = Arc::new(Mutex::new(None));
+    fn begin(&mut self, client: Client, announcement: Announcement, arrival: Arrival) {
+        let mut link = arrival.link;
+        link.count_into(&self.ledger, &announcement.client);
+        self.sessions_so_far += 1;
+        let (number, limits, hang_up) = (self.sessions_so_far, link.limits(), link.hang_up());
+        let (sender, receiver) = link.split();
+        let (outbox, messages) = mpsc::sync_channel(MESSAGES_AHEAD);
+        let steps = Arc::new(Mutex::new(None));
         let reader = Reader {
             client,
+            id: announcement.client.clone(),
+            number,
             receiver,
             replies: outbox.clone(),
-            stepper: Arc::clone(&stepper),
+            steps: Arc::clone(&steps),
             inbox: self.inbox.clone(),
             sessions: Arc::clone(&self.sessions),
+            ledger: self.ledger.clone(),
+            epoch: self.admission.epoch,
         };
         let writer = thread::spawn(move || write(sender, &messages));
+        let session = Session { number, incarnation: announcement.incarnation, outbox, steps, limits, hang_up, writer };
         let mut sessions = lock(&self.sessions);
-        sessions.insert(client, Session { outbox, stepper, writer });
-        // The engine outlives the door; if it is gone, so is the run.
+        sessions.insert(client, session);
+        // Under the lock, so that the session's end is not told before its beginning. The engine outlives the door; if
+        // it is gone, so is the run.
         let _ = self.inbox.send(Inbox::Joined(client, announcement));
         drop(sessions);
         thread::spawn(move || reader.work());
@@ -194,55 +220,95 @@ fn write(mut sender: LinkSender, messages: &mpsc::Receiver<Message>) {
 /// The thread that receives a client's messages, and answers its steps.
 struct Reader {
     client: Client,
+    id: String,
+    number: u64,
     receiver: LinkReceiver,
-    replies: mpsc::Sender<Message>,
-    stepper: Arc<Mutex<Option<Box<dyn Stepper>>>>,
+    replies: mpsc::SyncSender<Message>,
+    steps: Arc<Mutex<Option<Steps>>>,
     inbox: mpsc::Sender<Inbox>,
     sessions: Sessions,
+    ledger: Ledger,
+    epoch: u64,
 }
 
 impl Reader {
     fn work(mut self) {
-        while let Ok(message) = self.receiver.receive() {
-            let passed_on = match message.subject {
-                Subject::Step => self.step(&message),
-                Subject::Join
-                | Subject::Welcome
-                | Subject::Begin
-                | Subject::StepReply
-                | Subject::Upload
-                | Subject::Exchange
-                | Subject::ExchangeReply
-                | Subject::Finish
-                | Subject::Refuse => self.inbox.send(Inbox::Message(self.client, message)).is_ok(),
-            };
-            if !passed_on {
-                break;
+        loop {
+            match self.receiver.receive() {
+                Ok(message) => {
+                    if !self.pass_on(message) {
+                        break;
+                    }
+                }
+                Err(LinkError::Refused(error)) => {
+                    let _ = self.inbox.send(Inbox::Refused(self.client, FrameworkError::Wire(error)));
+                    break;
+                }
+                Err(LinkError::Closed { .. } | LinkError::Rejected { .. } | LinkError::Unsendable(_)) => break,
             }
         }
         // Under the lock, so that a client that comes back at once is not said to have left after it joined.
         let mut sessions = lock(&self.sessions);
-        sessions.remove(&self.client);
-        // Without an engine there is nobody left to tell.
-        let _ = self.inbox.send(Inbox::Left(self.client));
+        if sessions.get(&self.client).is_none_or(|session| session.number == self.number) {
+            sessions.remove(&self.client);
+            // Without an engine there is nobody left to tell.
+            let _ = self.inbox.send(Inbox::Left(self.client));
+        }
+    }
+
+    /// Answers a step, or hands the message to the engine; false when the session is over.
+    fn pass_on(&self, message: Message) -> bool {
+        match message.subject {
+            Subject::Step => self.step(message),
+            Subject::Join
+            | Subject::Welcome
+            | Subject::Begin
+            | Subject::StepReply
+            | Subject::Upload
+            | Subject::Exchange
+            | Subject::ExchangeReply
+            | Subject::Finish
+            | Subject::Refuse
+            | Subject::Recall
+            | Subject::Replay => self.hand_over(|permit| Inbox::Message(self.client, message, permit)),
+        }
+    }
+
+    /// Hands something to the engine; false when there is none any more. The client's next message is read when the
+    /// engine is done with this one: a client cannot fill the server's memory.
+    fn hand_over(&self, what: impl FnOnce(Permit) -> Inbox) -> bool {
+        let (permit, done) = Permit::new();
+        let sent = self.inbox.send(what(permit)).is_ok();
+        let _ = done.recv();
+        sent
     }
 
     /// Answers a step; false when the session is over.
-    fn step(&self, message: &Message) -> bool {
-        let mut stepper = lock(&self.stepper);
-        let Some(stepper) = stepper.as_mut() else {
-            let who = format!("client {}", self.client);
-            let error = FrameworkError::Unexpected { who, got: Subject::Step, expected: Subject::Upload };
-            let _ = self.inbox.send(Inbox::StepFailed(self.client, error));
-            return false;
-        };
-        match catch_unwind(AssertUnwindSafe(|| stepper.step(message))) {
-            Ok(Ok(reply)) => self.replies.send(reply).is_ok(),
-            Ok(Err(error)) => self.inbox.send(Inbox::StepFailed(self.client, error)).is_ok(),
+    fn step(&self, message: Message) -> bool {
+        match catch_unwind(AssertUnwindSafe(|| self.take_step(&message))) {
+            Ok(Ok(reply)) => {
+                self.ledger.count(&self.id, fedtune_crds::report::Direction::Up, &message);
+                self.replies.send(reply).is_ok()
+            }
+            Ok(Err(error)) => {
+                self.ledger.count_refused(&self.id, &message);
+                self.hand_over(|permit| Inbox::StepRefused(self.client, error, permit))
+            }
             Err(panic) => {
                 let error = ServerError::Panic(panic_sentence(panic.as_ref()));
                 self.inbox.send(Inbox::Stop(error)).is_ok()
             }
+        }
+    }
+
+    fn take_step(&self, message: &Message) -> Result<Message, FrameworkError> {
+        if message.epoch != self.epoch {
+            let (who, got, expected) = (self.id.clone(), message.epoch, self.epoch);
+            return Err(FrameworkError::StaleEpoch { who, got, expected });
+        }
+        match lock(&self.steps).as_mut() {
+            Some(steps) => steps.take(message),
+            None => Err(not_open(&self.id, message, None)),
         }
     }
 }
@@ -252,11 +318,6 @@ pub(crate) fn panic_sentence(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     // libtorch appends a backtrace of its own.
     text.and_then(|text| text.lines().next()).unwrap_or("a panic without words").to_owned()
-}
-
-/// Tells a client that it may not go on.
-pub(super) fn refusal(reason: &str) -> Message {
-    Message { fields: serde_json::json!({ "reason": reason }), ..Message::new(Subject::Refuse, 0) }
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

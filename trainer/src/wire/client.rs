@@ -3,22 +3,31 @@
 
 use std::{
     error::Error as _,
+    future, io,
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::Handle, sync::mpsc, time::sleep};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
+use tower::service_fn;
+use tracing::warn;
 
 use super::{
     FRAME_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_WITHIN, Link, Terms, WINDOW_BYTES,
+    dial::{NoConnection, dial},
     link::FRAMES_AHEAD,
     pump::{explain, pump},
 };
-use crate::protocol::federation_client::FederationClient;
+use crate::{identity::Identity, protocol::federation_client::FederationClient};
 
 /// First pause between two attempts; each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -36,10 +45,16 @@ const LINGER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the sentences document the variants")]
 pub enum ConnectError {
-    #[error("{url:?} is not the address of a server, expected http://HOST:PORT")]
-    Address { url: String },
+    #[error("{url:?} is not the address of a server, expected {scheme}://HOST:PORT")]
+    Address { url: String, scheme: &'static str },
+    #[error("{url} is reached by TLS, for which this client needs a certificate, its key and the CA")]
+    NoPapers { url: String },
+    #[error("{url} would be plain text, and this client has a certificate: its server's address begins with https://")]
+    PlainText { url: String },
     #[error("no server answered at {url} within {} s: {reason}", patience.as_secs())]
     Unreachable { url: String, patience: Duration, reason: String },
+    #[error("no session with {url} within {} s: {reason}", patience.as_secs())]
+    Distrusted { url: String, patience: Duration, reason: String },
     #[error("the server at {url} refused the session: {reason}")]
     Refused { url: String, reason: String },
 }
@@ -49,28 +64,41 @@ pub enum ConnectError {
 pub struct ConnectOptions {
     /// What both sides must agree on, and what the server may send.
     pub terms: Terms,
+    /// This client's certificates; none: plain text.
+    pub identity: Option<Identity>,
     /// How long to wait for a server that does not answer yet.
     pub patience: Duration,
     /// Where the network is done.
     pub runtime: Handle,
 }
 
-/// Opens a session with the server at `url`, as in `http://127.0.0.1:7443`; the first message must be a join.
+/// Opens a session with the server at `url`, as in `https://127.0.0.1:7443` with an identity and `http://` without;
+/// the first message must be a join.
 pub fn connect(url: &str, options: &ConnectOptions) -> Result<Link, ConnectError> {
-    let endpoint = endpoint(url)?;
+    let endpoint = endpoint(url, options.identity.is_some())?;
     options.runtime.block_on(knock(url, &endpoint, options))
 }
 
-/// The server's address and how to speak to it. TLS goes here, as `tls_config`: it is read for each connection.
-fn endpoint(url: &str) -> Result<Endpoint, ConnectError> {
-    let wrong = || ConnectError::Address { url: url.to_owned() };
+/// Whether `url` is a server's address as [`connect`] will want it, with or without TLS.
+pub fn check_url(url: &str, by_tls: bool) -> Result<(), ConnectError> {
+    endpoint(url, by_tls).map(drop)
+}
+
+/// The server's address and how to speak to it.
+fn endpoint(url: &str, by_tls: bool) -> Result<Endpoint, ConnectError> {
+    let scheme = if by_tls { "https" } else { "http" };
+    let wrong = || ConnectError::Address { url: url.to_owned(), scheme };
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().port().is_none() {
+    if endpoint.uri().port().is_none() {
         return Err(wrong());
     }
+    match (endpoint.uri().scheme_str(), by_tls) {
+        (Some("https"), true) | (Some("http"), false) => {}
+        (Some("https"), false) => return Err(ConnectError::NoPapers { url: url.to_owned() }),
+        (Some("http"), true) => return Err(ConnectError::PlainText { url: url.to_owned() }),
+        (Some(_) | None, _) => return Err(wrong()),
+    }
     Ok(endpoint
-        .connect_timeout(ATTEMPT_WITHIN)
-        .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
@@ -78,19 +106,31 @@ fn endpoint(url: &str) -> Result<Endpoint, ConnectError> {
         .keep_alive_while_idle(true))
 }
 
-/// Tries until a server answers, with growing pauses; each attempt looks the name up again.
+/// Tries until a server answers, with growing pauses; each attempt looks the name up and reads the certificates again.
+///
+/// A server that is not trusted is no reason to give up: another run's may have had the address a moment ago, and
+/// certificates are renewed. But somebody should know.
 async fn knock(url: &str, endpoint: &Endpoint, options: &ConnectOptions) -> Result<Link, ConnectError> {
     let url = url.to_owned();
     let deadline = Instant::now() + options.patience;
+    let patience = options.patience;
     let mut pause = FIRST_PAUSE;
+    let mut said = String::new();
     loop {
-        let reason = match open(endpoint, options).await {
+        let error = match open(endpoint, options).await {
             Ok(link) => return Ok(link),
             Err(NoSession::Refused(reason)) => return Err(ConnectError::Refused { url, reason }),
-            Err(NoSession::Absent(reason)) => reason,
+            Err(NoSession::Absent(reason)) => ConnectError::Unreachable { url: url.clone(), patience, reason },
+            Err(NoSession::Distrusted(reason)) => {
+                if said != reason {
+                    warn!("no session with {url} yet: {reason}");
+                    said.clone_from(&reason);
+                }
+                ConnectError::Distrusted { url: url.clone(), patience, reason }
+            }
         };
         if Instant::now() + pause > deadline {
-            return Err(ConnectError::Unreachable { url, patience: options.patience, reason });
+            return Err(error);
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -101,17 +141,43 @@ async fn knock(url: &str, endpoint: &Endpoint, options: &ConnectOptions) -> Resu
 enum NoSession {
     /// Nobody there, or not yet: worth another attempt.
     Absent(String),
+    /// Somebody there, but no trust between the two: another attempt may find it mended.
+    Distrusted(String),
     /// Somebody there who does not want to.
     Refused(String),
 }
 
+impl From<NoConnection> for NoSession {
+    fn from(reason: NoConnection) -> Self {
+        match reason {
+            NoConnection::Absent(reason) => Self::Absent(reason),
+            NoConnection::Distrusted(reason) => Self::Distrusted(reason),
+        }
+    }
+}
+
+/// One attempt.
 async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Link, NoSession> {
-    let channel = endpoint.connect().await.map_err(|error| NoSession::Absent(deepest(&error)))?;
-    open_session(channel, options).await.map_err(|status| match (status.code(), status.source()) {
-        (Code::Unavailable, _) | (_, Some(_)) => NoSession::Absent(explain(&status).message().to_owned()),
-        // The server's own word, not the network's.
-        (_, None) => NoSession::Refused(status.message().to_owned()),
-    })
+    let uri = endpoint.uri();
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or_default();
+    let dialled = timeout(ATTEMPT_WITHIN, dial(host, port, options.identity.as_ref())).await;
+    let late = |_| NoSession::Absent(format!("no answer within {} s", ATTEMPT_WITHIN.as_secs()));
+    let (stream, verdict) = dialled.map_err(late)??;
+    let mut stream = Some(TokioIo::new(stream));
+    // A channel connects anew when its connection is lost; here a lost connection is the end of its session.
+    let once = service_fn(move |_| future::ready(stream.take().ok_or(io::Error::from(io::ErrorKind::NotConnected))));
+    let opened = async {
+        let channel = endpoint.connect_with_connector(once).await;
+        let channel = channel.map_err(|error| NoSession::Absent(deepest(&error)))?;
+        open_session(channel, options).await.map_err(|status| match (status.code(), status.source()) {
+            (Code::Unavailable, _) | (_, Some(_)) => NoSession::Absent(explain(&status).message().to_owned()),
+            // The server's own word, not the network's.
+            (_, None) => NoSession::Refused(status.message().to_owned()),
+        })
+    };
+    // What TLS says of a connection that broke, says more.
+    opened.await.map_err(|error| verdict.get().map_or(error, |reason| NoSession::Distrusted(reason.clone())))
 }
 
 async fn open_session(channel: Channel, options: &ConnectOptions) -> Result<Link, Status> {
@@ -121,7 +187,7 @@ async fn open_session(channel: Channel, options: &ConnectOptions) -> Result<Link
     let frames = ReceiverStream::new(to_network).map_while(Result::ok);
     let mut client = FederationClient::new(channel).max_decoding_message_size(FRAME_BYTES);
     let session = client.session(frames).await?.into_inner();
-    tokio::spawn(pump(session, from_network, LINGER));
+    tokio::spawn(pump(session, from_network, LINGER, explain));
     Ok(Link::new(&options.terms, outgoing, incoming, options.runtime.clone()))
 }
 

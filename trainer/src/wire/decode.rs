@@ -1,7 +1,10 @@
 //! Frames put together to messages again, each frame checked before it is kept.
 //! Must not allocate from a peer's word: memory grows with bytes that arrived, and within the receiver's limits.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use fedtune_crds::report::PayloadKind;
@@ -32,23 +35,49 @@ impl Limits {
     }
 }
 
+/// The limits of one session, which change as it is known who sends; clones share them.
+#[derive(Debug, Clone)]
+pub struct SharedLimits(Arc<Mutex<Limits>>);
+
+impl SharedLimits {
+    /// These limits, until others are set.
+    pub fn new(limits: Limits) -> Self {
+        Self(Arc::new(Mutex::new(limits)))
+    }
+
+    /// Holds the next messages to other limits.
+    pub fn set(&self, limits: Limits) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn get(&self) -> Limits {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Puts the frames of one session together. After an error it must not be used again: the session is lost.
 #[derive(Debug)]
 pub struct Decoder {
     run: String,
-    limits: Limits,
+    limits: SharedLimits,
     unfinished: Option<Unfinished>,
 }
 
 impl Decoder {
     /// For messages of the run whose hash is `run`, within `limits`.
     pub fn new(run: impl Into<String>, limits: Limits) -> Self {
-        Self { run: run.into(), limits, unfinished: None }
+        Self { run: run.into(), limits: SharedLimits::new(limits), unfinished: None }
     }
 
-    /// Holds the next messages to other limits, once it is known who sends them.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    /// For messages within limits that someone else may change.
+    #[cfg(test)]
+    pub(crate) fn within(run: &str, limits: SharedLimits) -> Self {
+        Self { run: run.to_owned(), limits, unfinished: None }
+    }
+
+    /// The limits of the next messages, to be changed once it is known who sends them.
+    pub fn limits(&self) -> SharedLimits {
+        self.limits.clone()
     }
 
     /// Takes the next frame; gives the message that it completes.
@@ -71,6 +100,17 @@ impl Decoder {
         Ok(None)
     }
 
+    /// Bytes that it has made room for.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        let Some(Unfinished { message, awaited, pieces, missing: _ }) = &self.unfinished else { return 0 };
+        let tensors = message.tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>();
+        let came = pieces.iter().map(Bytes::len).sum::<usize>();
+        let described = awaited.iter().map(|tensor| tensor.name.capacity() + 8 * tensor.shape.capacity());
+        let room = awaited.capacity() * size_of::<Awaited>() + pieces.capacity() * size_of::<Bytes>();
+        tensors + came + room + described.sum::<usize>()
+    }
+
     /// Says whether the session may end here.
     pub fn finish(&self) -> Result<(), WireError> {
         match &self.unfinished {
@@ -80,7 +120,8 @@ impl Decoder {
     }
 
     fn begin(&self, header: Bytes) -> Result<Unfinished, WireError> {
-        let (length, allowed) = (header.len(), self.limits.header_bytes());
+        let limits = self.limits.get();
+        let (length, allowed) = (header.len(), limits.header_bytes());
         if length > allowed {
             return Err(WireError::HeaderTooLong { length, allowed });
         }
@@ -94,28 +135,29 @@ impl Decoder {
         }
         let subject: Subject =
             ours::<protocol::Subject, _>(header.subject).ok_or(WireError::Subject { number: header.subject })?;
-        let (awaited, missing) = self.read_tensor_headers(header.tensors)?;
+        let (awaited, missing) = read_tensor_headers(header.tensors, limits)?;
         let message = Message {
             round: header.round,
             step: header.step,
             epoch: header.epoch,
+            attempt: header.attempt,
             fields: read_fields(&header.fields)?,
             ..Message::new(subject, 0)
         };
         Ok(Unfinished { message, awaited, pieces: Vec::new(), missing })
     }
+}
 
-    fn read_tensor_headers(&self, headers: Vec<TensorHeader>) -> Result<(VecDeque<Awaited>, u64), WireError> {
-        let count = headers.len();
-        if count > self.limits.tensors {
-            return Err(WireError::TooManyTensors { count, allowed: self.limits.tensors });
-        }
-        let awaited = headers.into_iter().map(Awaited::try_from).collect::<Result<VecDeque<_>, _>>()?;
-        let allowed = self.limits.payload_bytes;
-        let total = awaited.iter().try_fold(0u64, |total, tensor| total.checked_add(tensor.length));
-        let total = total.filter(|total| *total <= allowed).ok_or(WireError::TooManyBytes { allowed })?;
-        Ok((awaited, total))
+fn read_tensor_headers(headers: Vec<TensorHeader>, limits: Limits) -> Result<(VecDeque<Awaited>, u64), WireError> {
+    let count = headers.len();
+    if count > limits.tensors {
+        return Err(WireError::TooManyTensors { count, allowed: limits.tensors });
     }
+    let awaited = headers.into_iter().map(Awaited::try_from).collect::<Result<VecDeque<_>, _>>()?;
+    let allowed = limits.payload_bytes;
+    let total = awaited.iter().try_fold(0u64, |total, tensor| total.checked_add(tensor.length));
+    let total = total.filter(|total| *total <= allowed).ok_or(WireError::TooManyBytes { allowed })?;
+    Ok((awaited, total))
 }
 
 /// A tensor whose header came and whose bytes have not all come.

@@ -29,6 +29,7 @@ fn write_header(message: &Message, run: &str) -> Result<Header, WireError> {
         round: message.round,
         step: message.step,
         epoch: message.epoch,
+        attempt: message.attempt,
         fields: write_fields(&message.fields)?,
         tensors: message.tensors.iter().map(write_tensor_header).collect(),
     })

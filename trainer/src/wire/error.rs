@@ -42,6 +42,8 @@ pub enum WireError {
     Length { name: String, shape: Vec<i64>, element: Element, length: u64, expected: u64 },
     #[error("tensor {name:?} has elements of {element}, expected {expected}")]
     WrongElement { name: String, element: Element, expected: Element },
+    #[error("a frame cannot be read: {reason}")]
+    FrameUnreadable { reason: String },
     #[error("a frame holds neither header nor chunk")]
     EmptyFrame,
     #[error("a chunk of {length} bytes came where a header was expected")]
@@ -69,6 +71,6 @@ impl WireError {
 }
 
 /// The first 64 characters of a text that a peer chose.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     text.chars().take(64).collect()
 }

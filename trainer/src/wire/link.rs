@@ -6,12 +6,17 @@ use std::{sync::Arc, time::Duration};
 use fedtune_crds::report::Direction;
 use tokio::{
     runtime::Handle,
-    sync::mpsc::{self, Receiver, Sender, WeakSender},
-    time::timeout,
+    sync::{
+        mpsc::{self, Receiver, Sender, WeakSender},
+        watch,
+    },
+    time::{sleep, timeout},
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::{Decoder, Ledger, Limits, Message, WireError, encode, traffic::Traffic};
+use super::{
+    Decoder, Ledger, Limits, Message, SharedLimits, WireError, connection::Peer, encode, guard::Guard, traffic::Traffic,
+};
 use crate::protocol::Frame;
 
 /// Frames on their way between a model thread and the network, each way; a sender that is ahead waits.
@@ -19,6 +24,9 @@ pub(super) const FRAMES_AHEAD: usize = 4;
 
 /// How long a sender whose frames are no longer taken waits for the reason.
 const REASON_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a message may stay unread by the other side once the session is to end.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// What both sides of a session must agree on, and what this side accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +41,12 @@ pub struct Terms {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the sentences document the variants")]
 pub enum LinkError {
+    /// Worth another attempt: the network, or a peer that stopped.
     #[error("the session is closed: {reason}")]
     Closed { reason: String },
+    /// The other side's own and final word.
+    #[error("the other side ended the session: {reason}")]
+    Rejected { reason: String },
     #[error("the message cannot be sent: {0}")]
     Unsendable(#[source] WireError),
     #[error("the other side broke the protocol: {0}")]
@@ -44,11 +56,22 @@ pub enum LinkError {
 /// A session's frames, or how it ended; a client only ever sends frames.
 pub(super) type FrameOrEnd = Result<Frame, Status>;
 
+/// A session as the code that trains sees it.
+pub trait Line: Send {
+    /// Sends a message; returns when the last of it is handed over, which may be before it has arrived.
+    fn send(&mut self, message: Message) -> Result<(), LinkError>;
+
+    /// Waits for the next message.
+    fn receive(&mut self) -> Result<Message, LinkError>;
+}
+
 /// One side of a session. Dropping it ends the session once what was sent is on its way.
 #[derive(Debug)]
 pub struct Link {
     sender: LinkSender,
     receiver: LinkReceiver,
+    /// A server's: what lets the connection stay.
+    guard: Option<Arc<Guard>>,
 }
 
 /// The half of a [`Link`] that sends, for a thread of its own.
@@ -57,6 +80,8 @@ pub struct LinkSender {
     run: String,
     outgoing: Sender<FrameOrEnd>,
     meter: Option<Meter>,
+    runtime: Handle,
+    hung_up: HangUp,
 }
 
 /// The half of a [`Link`] that receives, for a thread of its own.
@@ -68,7 +93,24 @@ pub struct LinkReceiver {
     decoder: Decoder,
     runtime: Handle,
     traffic: Arc<Traffic>,
-    meter: Option<Meter>,
+    hung_up: HangUp,
+}
+
+/// Ends a session from outside: whoever waits on its receiver is woken, and soon whoever waits on its sender.
+#[derive(Debug, Clone, Default)]
+pub struct HangUp(Arc<watch::Sender<bool>>);
+
+impl HangUp {
+    /// Ends the session.
+    pub fn now(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Waits for it.
+    async fn wait(&self) {
+        // Its sender lives as long as this handle.
+        let _ = self.0.subscribe().wait_for(|ended| *ended).await;
+    }
 }
 
 /// Where a server's link counts its payload, and as whose.
@@ -87,9 +129,16 @@ impl Link {
     ) -> Self {
         let decoder = Decoder::new(terms.run.clone(), terms.limits);
         let weak = outgoing.downgrade();
-        let receiver =
-            LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), meter: None };
-        Self { sender: LinkSender { run: terms.run.clone(), outgoing, meter: None }, receiver }
+        let hung_up = HangUp::default();
+        let sender = LinkSender {
+            run: terms.run.clone(),
+            outgoing,
+            meter: None,
+            runtime: runtime.clone(),
+            hung_up: hung_up.clone(),
+        };
+        let receiver = LinkReceiver { outgoing: weak, incoming, decoder, runtime, traffic: Arc::default(), hung_up };
+        Self { sender, receiver, guard: None }
     }
 
     /// Two links that are each other's other side, without a network between them.
@@ -100,39 +149,37 @@ impl Link {
         (first, Self::new(terms, to_first, from_first, runtime.clone()))
     }
 
-    pub(super) fn with_traffic(mut self, traffic: Arc<Traffic>) -> Self {
-        self.receiver.traffic = traffic;
+    /// The link of a session on a connection with this peer.
+    pub(super) fn with_peer(mut self, peer: &Peer) -> Self {
+        self.receiver.traffic = Arc::clone(&peer.traffic);
+        self.guard = Some(Arc::clone(&peer.guard));
         self
     }
 
-    pub(super) fn set_limits(&mut self, limits: Limits) {
-        self.receiver.decoder.set_limits(limits);
+    /// What the other side may send, to be changed once it is known who that is.
+    pub fn limits(&self) -> SharedLimits {
+        self.receiver.decoder.limits()
     }
 
-    /// Server: from here on, counts this session's bytes in `ledger` as those of `client` (`group/index`).
+    /// What ends the session from another thread.
+    pub fn hang_up(&self) -> HangUp {
+        self.receiver.hung_up.clone()
+    }
+
+    /// Server: takes the session for that of `client` (`group/index`). From here on what its socket carries and the
+    /// payload that is sent count in `ledger` (received payload is counted by whoever accepts it), and its connection
+    /// is no longer one of those that may be turned away.
     pub fn count_into(&mut self, ledger: &Ledger, client: &str) {
+        if let Some(guard) = &self.guard {
+            guard.admit();
+        }
         ledger.add_connection(client, Arc::clone(&self.receiver.traffic));
-        let meter = Meter { ledger: ledger.clone(), client: client.to_owned() };
-        self.receiver.meter = Some(meter.clone());
-        self.sender.meter = Some(meter);
+        self.sender.meter = Some(Meter { ledger: ledger.clone(), client: client.to_owned() });
     }
 
     /// The two halves, for two threads.
     pub fn split(self) -> (LinkSender, LinkReceiver) {
         (self.sender, self.receiver)
-    }
-
-    /// Sends a message; returns when the last of it is handed to the network, which may be before it has arrived.
-    pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
-        match self.sender.send(message) {
-            Err(LinkError::Closed { .. }) => Err(self.receiver.why_closed()),
-            sent => sent,
-        }
-    }
-
-    /// Waits for the next message.
-    pub fn receive(&mut self) -> Result<Message, LinkError> {
-        self.receiver.receive()
     }
 
     /// Waits for the next message, but not longer than `patience`; a message that came in part is kept.
@@ -147,22 +194,44 @@ impl Link {
     }
 }
 
+impl Line for Link {
+    fn send(&mut self, message: Message) -> Result<(), LinkError> {
+        match self.sender.send(message) {
+            Err(LinkError::Closed { .. }) => Err(self.receiver.why_closed()),
+            sent => sent,
+        }
+    }
+
+    fn receive(&mut self) -> Result<Message, LinkError> {
+        self.receiver.receive()
+    }
+}
+
 impl LinkSender {
     /// Sends a message; returns when the last of it is handed to the network, which may be before it has arrived.
     pub fn send(&mut self, message: Message) -> Result<(), LinkError> {
-        let (round, payload) = (message.round, message.payload_by_kind());
-        let frames = encode(message, &self.run).map_err(LinkError::Unsendable)?;
         // Counted before it goes: the answer to it may close the round before this thread runs again.
         if let Some(Meter { ledger, client }) = &self.meter {
-            ledger.enter_round(client, round);
-            ledger.count(client, Direction::Down, round, &payload);
+            ledger.count(client, Direction::Down, &message);
         }
+        let frames = encode(message, &self.run).map_err(LinkError::Unsendable)?;
         for frame in frames {
-            if self.outgoing.blocking_send(Ok(frame)).is_err() {
-                return Err(ended());
-            }
+            self.runtime.block_on(self.hand_over(frame))?;
         }
         Ok(())
+    }
+
+    /// Waits until the network takes the frame. A session that is to end still tells its peer why, if that reads.
+    async fn hand_over(&self, frame: Frame) -> Result<(), LinkError> {
+        let hung_up = async {
+            self.hung_up.wait().await;
+            sleep(READ_WITHIN).await;
+        };
+        tokio::select! {
+            biased;
+            sent = self.outgoing.send(Ok(frame)) => sent.map_err(|_| ended()),
+            () = hung_up => Err(LinkError::Closed { reason: "this side ended it".to_owned() }),
+        }
     }
 }
 
@@ -175,30 +244,29 @@ impl LinkReceiver {
 
     async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
-            let frame = self.next_frame().await?;
+            let frame = match self.next_frame().await {
+                Err(LinkError::Refused(error)) => return Err(self.refuse(error)),
+                next => next?,
+            };
             match self.decoder.push(frame) {
                 Ok(None) => {}
-                Ok(Some(message)) => {
-                    self.count_received(&message);
-                    return Ok(message);
-                }
+                Ok(Some(message)) => return Ok(message),
                 Err(error) => return Err(self.refuse(error)),
             }
         }
     }
 
     async fn next_frame(&mut self) -> Result<Frame, LinkError> {
-        match self.incoming.recv().await {
+        // Once it is to end nothing more is taken from it.
+        let next = tokio::select! {
+            biased;
+            () = self.hung_up.wait() => return Err(LinkError::Closed { reason: "this side ended it".to_owned() }),
+            next = self.incoming.recv() => next,
+        };
+        match next {
             Some(Ok(frame)) => Ok(frame),
             Some(Err(status)) => Err(closed(&status)),
             None => Err(self.decoder.finish().map_or_else(LinkError::Refused, |()| ended())),
-        }
-    }
-
-    fn count_received(&self, message: &Message) {
-        if let Some(Meter { ledger, client }) = &self.meter {
-            ledger.enter_round(client, message.round);
-            ledger.count(client, Direction::Up, message.round, &message.payload_by_kind());
         }
     }
 
@@ -233,7 +301,15 @@ fn ended() -> LinkError {
 }
 
 fn closed(status: &Status) -> LinkError {
-    LinkError::Closed { reason: status.message().to_owned() }
+    let reason = status.message().to_owned();
+    match status.code() {
+        Code::DataLoss => LinkError::Refused(WireError::FrameUnreadable { reason }),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+            LinkError::Rejected { reason }
+        }
+        // Foreign codes: whatever else ended the session may be gone at the next attempt.
+        _ => LinkError::Closed { reason },
+    }
 }
 
 #[cfg(test)]

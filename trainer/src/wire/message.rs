@@ -30,6 +30,10 @@ pub enum Subject {
     Finish,
     /// Either side: the other's message is not accepted, and why.
     Refuse,
+    /// Client: it lost the state that a question builds on.
+    Recall,
+    /// Server: what the client was sent in an earlier round.
+    Replay,
 }
 
 impl fmt::Display for Subject {
@@ -45,6 +49,8 @@ impl fmt::Display for Subject {
             Self::ExchangeReply => "exchange reply",
             Self::Finish => "finish",
             Self::Refuse => "refuse",
+            Self::Recall => "recall",
+            Self::Replay => "replay",
         })
     }
 }
@@ -60,6 +66,8 @@ pub struct Message {
     pub step: u32,
     /// How often the server had started when it was sent.
     pub epoch: u64,
+    /// Which asking of the client in this exchange it belongs to, from 1; 0 outside of exchanges.
+    pub attempt: u32,
     /// Small control data, at most [`super::FIELDS_BYTES`] as JSON: labels, counts, figures.
     /// JSON knows no NaN: a figure that may be one is sent as null or as text.
     pub fields: serde_json::Value,
@@ -70,7 +78,22 @@ pub struct Message {
 impl Message {
     /// A message about `subject` in `round`, to be filled: `Message { tensors, ..Message::new(Subject::Upload, 3) }`.
     pub fn new(subject: Subject, round: u32) -> Self {
-        Self { subject, round, step: 0, epoch: 0, fields: serde_json::Value::Null, tensors: Vec::new() }
+        Self { subject, round, step: 0, epoch: 0, attempt: 0, fields: serde_json::Value::Null, tensors: Vec::new() }
+    }
+
+    /// The exchange of its round that it belongs to: steps within a round belong to the first.
+    pub fn exchange(&self) -> u32 {
+        match self.subject {
+            Subject::Begin | Subject::Upload | Subject::Exchange | Subject::ExchangeReply => self.step,
+            Subject::Join
+            | Subject::Welcome
+            | Subject::Step
+            | Subject::StepReply
+            | Subject::Finish
+            | Subject::Refuse
+            | Subject::Recall
+            | Subject::Replay => 0,
+        }
     }
 
     /// Bytes of all tensors: what the report calls payload.

@@ -12,7 +12,12 @@ use crate::protocol::Frame;
 
 /// Carries frames until either side ends the session. Where this side does, the stream is kept for `linger`, or until
 /// the other side ends it too: to drop it is to reset it, and with it the frames that are still on their way out.
-pub(super) async fn pump(mut frames: Streaming<Frame>, link: Sender<FrameOrEnd>, linger: Duration) {
+pub(super) async fn pump(
+    mut frames: Streaming<Frame>,
+    link: Sender<FrameOrEnd>,
+    linger: Duration,
+    explain: fn(&Status) -> Status,
+) {
     loop {
         let next = tokio::select! {
             next = frames.next() => next,
@@ -41,5 +46,14 @@ pub(super) fn explain(status: &Status) -> Status {
             }
             Status::new(Code::Unavailable, format!("the connection broke: {cause}"))
         }
+    }
+}
+
+/// As [`explain`]. A client ends a session without a status: one that no broken connection caused is our own decoder's,
+/// of a frame that is none.
+pub(super) fn explain_to_server(status: &Status) -> Status {
+    match (status.code(), status.source()) {
+        (Code::OutOfRange | Code::Internal, None) => Status::data_loss(status.message()),
+        (_, _) => explain(status),
     }
 }

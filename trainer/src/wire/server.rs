@@ -5,40 +5,56 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     runtime::Handle,
     sync::{
         mpsc::{self, Receiver, Sender},
         oneshot,
     },
     task::JoinHandle,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
-use tokio_stream::{
-    StreamExt,
-    wrappers::{ReceiverStream, TcpListenerStream},
-};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{
     FRAME_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_WITHIN, Limits, Link, LinkError, Message, Subject, Terms, WINDOW_BYTES,
+    accept::connections,
+    connection::Peer,
+    guard::{Gate, Guard},
     link::{FRAMES_AHEAD, FrameOrEnd},
-    pump::pump,
-    traffic::{CountingStream, Peer},
+    pump::{explain_to_server, pump},
 };
-use crate::protocol::{
-    Frame,
-    federation_server::{Federation, FederationServer},
+use crate::{
+    events::{Event, Events},
+    identity::{Identity, PeerIdentity},
+    protocol::{
+        Frame,
+        federation_server::{Federation, FederationServer},
+    },
+    refusal::RefusalReason,
 };
 
-/// How long a client that opened a session may take to say who it is.
+/// How long a connection may take until its client has said who it is.
 const JOIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Connections held on which nobody has joined yet; more are closed at once.
+const STRANGERS: usize = 256;
+
+/// Connections that the system holds until they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// HTTP/2 streams of a connection: its session, and one more to be told that there is only one.
+const STREAMS: u32 = 2;
+
+/// Bytes of a request's headers, at most.
+const HEADER_BYTES: u32 = 16 << 10;
 
 /// Clients that joined and were not yet handed over; more of them wait.
 const ARRIVALS_AHEAD: usize = 16;
@@ -53,13 +69,36 @@ pub enum ListenError {
     Io { address: SocketAddr, reason: io::Error },
 }
 
+/// How a server listens.
+#[derive(Debug, Clone)]
+pub struct ListenOptions {
+    /// What both sides must agree on, and what a client may send.
+    pub terms: Terms,
+    /// The server's certificates; none: plain text.
+    pub identity: Option<Identity>,
+    /// How long a connection may take until its client has said who it is.
+    pub join_within: Duration,
+    /// Connections held on which nobody has joined yet; more are closed at once.
+    pub strangers: usize,
+}
+
+impl From<Terms> for ListenOptions {
+    /// Plain text.
+    fn from(terms: Terms) -> Self {
+        Self { terms, identity: None, join_within: JOIN_WITHIN, strangers: STRANGERS }
+    }
+}
+
 /// A client that opened a session and said who it is.
 #[derive(Debug)]
 pub struct Arrival {
     /// Its first message, of [`Subject::Join`], without tensors.
     pub join: Message,
-    /// The session; [`Link::count_into`] makes its bytes count.
+    /// The session; [`Link::count_into`] lets the client in and makes its bytes count. Until [`Link::limits`] are
+    /// widened the client may send fields alone.
     pub link: Link,
+    /// Who it is by its certificate, which decides for whom it may speak.
+    pub peer: PeerIdentity,
     /// Where it comes from.
     pub address: SocketAddr,
 }
@@ -69,6 +108,7 @@ pub struct Arrival {
 pub struct Listener {
     address: SocketAddr,
     arrivals: Receiver<Arrival>,
+    events: Arc<OnceLock<Events>>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     runtime: Handle,
@@ -76,22 +116,30 @@ pub struct Listener {
 
 impl Listener {
     /// Listens on `address` (port 0: any free one) for clients of one run.
-    pub fn bind(address: SocketAddr, terms: Terms, runtime: &Handle) -> Result<Self, ListenError> {
-        let listener = runtime.block_on(TcpListener::bind(address)).map_err(|reason| match reason.kind() {
+    pub fn bind(address: SocketAddr, options: impl Into<ListenOptions>, runtime: &Handle) -> Result<Self, ListenError> {
+        let ListenOptions { terms, identity, join_within, strangers } = options.into();
+        let listener = runtime.block_on(async { listen(address) }).map_err(|reason| match reason.kind() {
             io::ErrorKind::AddrInUse => ListenError::Taken { address },
             _ => ListenError::Io { address, reason },
         })?;
         let address = listener.local_addr().map_err(|reason| ListenError::Io { address, reason })?;
         let (arrived, arrivals) = mpsc::channel(ARRIVALS_AHEAD);
         let (stop, stopped) = oneshot::channel();
-        let door = Door { terms, arrived, runtime: runtime.clone() };
-        let serving = runtime.spawn(serve(listener, door, stopped));
-        Ok(Self { address, arrivals, stop, serving, runtime: runtime.clone() })
+        let events = Arc::default();
+        let door = Door { terms, arrived, events: Arc::clone(&events), runtime: runtime.clone() };
+        let gate = Gate::new(strangers, join_within);
+        let serving = runtime.spawn(serve(listener, gate, identity, door, stopped));
+        Ok(Self { address, arrivals, events, stop, serving, runtime: runtime.clone() })
     }
 
     /// Where it listens, with the port that was chosen.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tells `events` from now on whose first message is refused; of several listeners the first stays.
+    pub fn tell_refusals(&self, events: Events) {
+        let _ = self.events.set(events);
     }
 
     /// Waits for the next client.
@@ -107,7 +155,7 @@ impl Listener {
 
     /// Accepts nobody any more, and gives sessions `grace` to end: what was sent on a dropped [`Link`] still arrives.
     pub fn shutdown(self, grace: Duration) {
-        let Self { address: _, arrivals, stop, mut serving, runtime } = self;
+        let Self { address: _, arrivals, events: _, stop, mut serving, runtime } = self;
         drop(arrivals);
         // Nobody listens where serving ended by itself.
         let _ = stop.send(());
@@ -117,8 +165,19 @@ impl Listener {
     }
 }
 
+/// Listens with room for a crowd: a connection that finds the queue full is only tried again after a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As `TcpListener::bind` does: a port that was left a moment ago is free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 async fn serve(
     listener: TcpListener,
+    gate: Gate,
+    identity: Option<Identity>,
     door: Door,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -128,24 +187,14 @@ async fn serve(
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN))
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(HEADER_BYTES)
         .add_service(service)
-        .serve_with_incoming_shutdown(connections(listener), async {
+        .serve_with_incoming_shutdown(connections(listener, gate, identity), async {
             // A dropped listener stops as well.
             let _ = stopped.await;
         })
         .await
-}
-
-/// The accepted connections. TLS goes here: a handshake around each [`CountingStream`], so that what is counted is
-/// what the socket carries; its client's counterpart is in [`super::client`].
-fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<CountingStream>> {
-    TcpListenerStream::new(listener).filter_map(|accepted| {
-        // One connection that broke while it was accepted is no reason to stop.
-        let stream = accepted.ok()?;
-        stream.set_nodelay(true).ok()?;
-        let address = stream.peer_addr().ok()?;
-        Some(Ok(CountingStream::new(stream, address)))
-    })
 }
 
 /// Takes each session's first message.
@@ -153,6 +202,7 @@ fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<CountingS
 struct Door {
     terms: Terms,
     arrived: Sender<Arrival>,
+    events: Arc<OnceLock<Events>>,
     runtime: Handle,
 }
 
@@ -163,40 +213,75 @@ impl Federation for Door {
     async fn session(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::internal("the connection has no peer address"))?;
+        if !peer.guard.open_session() {
+            return Err(Status::resource_exhausted("this connection has had its session; open another connection"));
+        }
+        let session = SessionEnd(Arc::clone(&peer.guard));
         let (outgoing, to_network) = mpsc::channel(FRAMES_AHEAD);
         let (from_network, incoming) = mpsc::channel(FRAMES_AHEAD);
         // A server's answer is delivered without it, and a client that was refused is not listened to any longer.
-        tokio::spawn(pump(request.into_inner(), from_network, Duration::ZERO));
+        tokio::spawn(pump(request.into_inner(), from_network, Duration::ZERO, explain_to_server));
         let link = Link::new(&self.terms, outgoing.clone(), incoming, self.runtime.clone());
-        let link = link.with_traffic(Arc::clone(&peer.traffic));
-        let newcomer = Newcomer { link, address: peer.address };
-        tokio::spawn(newcomer.introduce(self.terms.limits, outgoing, self.arrived.clone()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(to_network))))
+        let events = Arc::clone(&self.events);
+        let newcomer = Newcomer { link: link.with_peer(&peer), peer, events };
+        tokio::spawn(newcomer.introduce(outgoing, self.arrived.clone()));
+        let frames = ReceiverStream::new(to_network).map(move |frame| {
+            let _until_the_stream_ends = &session;
+            frame
+        });
+        Ok(Response::new(Box::pin(frames)))
+    }
+}
+
+/// Tells the connection's guard when its session is over.
+struct SessionEnd(Arc<Guard>);
+
+impl Drop for SessionEnd {
+    fn drop(&mut self) {
+        self.0.end(tokio::time::Instant::now());
     }
 }
 
 /// A session before its first message.
 struct Newcomer {
     link: Link,
-    address: SocketAddr,
+    peer: Peer,
+    events: Arc<OnceLock<Events>>,
 }
 
 impl Newcomer {
+    fn say_refused(&self, reason: RefusalReason, sentence: String) {
+        if let Some(events) = self.events.get() {
+            events.tell(Event::UploadRefused { client: self.peer.address.ip().to_string(), reason, sentence });
+        }
+    }
+
     /// Waits for the first message and hands the session over, or tells the client why not.
-    async fn introduce(mut self, limits: Limits, outgoing: Sender<FrameOrEnd>, arrived: Sender<Arrival>) {
-        self.link.set_limits(Limits::FIELDS_ONLY);
-        let refusal = match timeout(JOIN_WITHIN, self.link.next()).await {
+    async fn introduce(mut self, outgoing: Sender<FrameOrEnd>, arrived: Sender<Arrival>) {
+        self.link.limits().set(Limits::FIELDS_ONLY);
+        let join_by = self.peer.guard.join_by().unwrap_or_else(tokio::time::Instant::now);
+        let refusal = match timeout_at(join_by, self.link.next()).await {
             Ok(Ok(join)) if join.subject == Subject::Join => {
                 drop(outgoing);
-                self.link.set_limits(limits);
+                self.peer.guard.join();
+                let Peer { address, identity: peer, .. } = self.peer;
                 // Where nobody accepts any more, the dropped link ends the session.
-                let _ = arrived.send(Arrival { join, link: self.link, address: self.address }).await;
+                let _ = arrived.send(Arrival { join, link: self.link, peer, address }).await;
                 return;
             }
-            Ok(Ok(other)) => Status::failed_precondition(format!("{} came where join was expected", other.subject)),
-            // The link has told the client already, or the client is gone.
-            Ok(Err(LinkError::Closed { .. } | LinkError::Unsendable(_) | LinkError::Refused(_))) => return,
-            Err(_) => Status::deadline_exceeded(format!("no join came within {} s", JOIN_WITHIN.as_secs())),
+            Ok(Ok(other)) => {
+                let sentence = format!("{} came where join was expected", other.subject);
+                self.say_refused(RefusalReason::Phase, sentence.clone());
+                Status::failed_precondition(sentence)
+            }
+            // The link has told the client already.
+            Ok(Err(LinkError::Refused(error))) => {
+                self.say_refused((&error).into(), error.to_string());
+                return;
+            }
+            // The client is gone.
+            Ok(Err(LinkError::Closed { .. } | LinkError::Rejected { .. } | LinkError::Unsendable(_))) => return,
+            Err(_) => Status::deadline_exceeded("no join came in time"),
         };
         let _ = outgoing.send(Err(refusal)).await;
     }

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -17,7 +16,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tonic::transport::server::Connected;
 
 /// Bytes that one connection has carried so far, as the server reads and writes them.
 #[derive(Debug, Default)]
@@ -34,37 +32,27 @@ impl Traffic {
     }
 }
 
-/// The peer of an accepted connection; tonic hands it to the service with each request.
-#[derive(Debug, Clone)]
-pub(super) struct Peer {
-    pub(super) address: SocketAddr,
-    pub(super) traffic: Arc<Traffic>,
-}
-
 /// An accepted TCP connection, counted.
 #[derive(Debug)]
 pub(super) struct CountingStream {
     stream: TcpStream,
-    peer: Peer,
+    traffic: Arc<Traffic>,
 }
 
 impl CountingStream {
-    pub(super) fn new(stream: TcpStream, address: SocketAddr) -> Self {
-        Self { stream, peer: Peer { address, traffic: Arc::default() } }
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, traffic: Arc::default() }
+    }
+
+    /// What it has carried so far, also after it is gone.
+    pub(super) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     fn count_written(&self, written: &io::Result<usize>) {
         if let Ok(bytes) = written {
-            self.peer.traffic.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+            self.traffic.written.fetch_add(*bytes as u64, Ordering::Relaxed);
         }
-    }
-}
-
-impl Connected for CountingStream {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
     }
 }
 
@@ -72,7 +60,7 @@ impl AsyncRead for CountingStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
-        self.peer.traffic.read.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        self.traffic.read.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
         Poll::Ready(read)
     }
 }

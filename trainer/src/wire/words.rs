@@ -42,7 +42,9 @@ same_words!(
     Exchange,
     ExchangeReply,
     Finish,
-    Refuse
+    Refuse,
+    Recall,
+    Replay
 );
 same_words!(
     PayloadKind,

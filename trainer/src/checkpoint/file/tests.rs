@@ -25,7 +25,7 @@ fn small() -> Vec<u8> {
 /// A sealed file whose safetensors header is `header`.
 fn sealed(header: &Value, data: &[u8]) -> Vec<u8> {
     let header = header.to_string();
-    seal(&[&header.len().to_le_bytes(), header.as_bytes(), data].concat())
+    seal(&[&header.len().to_le_bytes()[..], header.as_bytes(), data].concat())
 }
 
 /// The description of a file with one tensor, `a`.
@@ -95,7 +95,7 @@ fn one_flipped_bit_anywhere_is_noticed() {
 #[test]
 fn a_whole_file_of_a_newer_version_is_said_to_be_one() {
     let sealed = [&2u64.to_le_bytes()[..], b"whatever it holds"].concat();
-    let newer = [&MAGIC[..], &Sha256::digest(&sealed), &sealed].concat();
+    let newer = [&MAGIC[..], Sha256::digest(&sealed).as_slice(), &sealed].concat();
     assert_eq!(refusal(&newer), "it is in format 2, this program reads up to format 1; go on with a newer fedtune");
 }
 

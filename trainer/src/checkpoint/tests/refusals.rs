@@ -56,10 +56,10 @@ fn a_folder_of_something_else_is_refused() {
         refusal(folder.path(), &owner()),
         "FOLDER is there already and is no folder of checkpoints; choose another"
     );
-    fs::write(folder.path().join("owner.json"), "[1, 2]").unwrap();
+    fs::write(folder.path().join("owner.json"), "{}").unwrap();
     assert_eq!(
         refusal(folder.path(), &owner()),
-        "FOLDER/owner.json does not say whose checkpoints these are: invalid type: integer `1`, expected u64; choose another folder"
+        "FOLDER/owner.json does not say whose checkpoints these are: missing field `format` at line 1 column 2; choose another folder"
     );
 }
 
@@ -79,7 +79,7 @@ fn a_whole_file_of_another_run_or_a_newer_version_is_not_passed_over() {
     Store::open(elsewhere.path(), &other).unwrap().write(3, &snapshot(3)).unwrap();
     let of_another_run = fs::read(elsewhere.path().join("round-00003.state")).unwrap();
     let sealed = [&9u64.to_le_bytes()[..], b"whatever it holds"].concat();
-    let newer = [&b"fedtune\n"[..], &Sha256::digest(&sealed), &sealed].concat();
+    let newer = [&b"fedtune\n"[..], Sha256::digest(&sealed).as_slice(), &sealed].concat();
     let cases = [
         (of_another_run, "is a checkpoint of another run; move it out of this folder"),
         (

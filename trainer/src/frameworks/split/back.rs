@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::{Split, StepTensors};
 use crate::{
     flops,
-    frameworks::{FrameworkError, Stepper, adapter},
+    frameworks::{FrameworkError, StepSizes, Stepper, adapter},
     local::{Recipe, TrainError, check_loss, tensors},
     meter::Worker,
     models::{Model, Part, Tokens},
@@ -32,6 +32,8 @@ pub(super) struct Back {
 struct Turn {
     client: Client,
     round: u32,
+    /// What its steps held so far.
+    sizes: StepSizes,
     /// How the back stood before it.
     before: (Vec<Tensor>, Optimizer),
 }
@@ -52,12 +54,13 @@ impl Back {
 
     /// Takes this client's steps from here on, and remembers how it stands, so that they can be rolled back.
     pub(super) fn begin_turn(&mut self, client: Client, round: u32) {
-        self.turn = Some(Turn { client, round, before: (self.values(), self.optimizer.copy()) });
+        let before = (self.values(), self.optimizer.copy());
+        self.turn = Some(Turn { client, round, sizes: StepSizes::default(), before });
     }
 
-    /// Keeps what this client's turn made; later steps of it are not taken.
-    pub(super) fn end_turn(&mut self, client: Client) {
-        self.turn.take_if(|turn| turn.client == client);
+    /// Keeps what this client's turn made; later steps of it are not taken. Gives what its steps held.
+    pub(super) fn end_turn(&mut self, client: Client) -> StepSizes {
+        self.turn.take_if(|turn| turn.client == client).map_or(StepSizes::default(), |turn| turn.sizes)
     }
 
     /// Rolls this client's unfinished turn back, if there is one.
@@ -92,9 +95,16 @@ impl Stepper for BackStepper {
     fn step(&mut self, message: &Message) -> Result<Message, FrameworkError> {
         let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
         if !back.is_open_for(self.ordinal, message.round) {
-            return Err(FrameworkError::NotOpen { who: self.client.clone(), round: message.round });
+            let (who, Message { subject, round, attempt, .. }) = (self.client.clone(), message);
+            return Err(FrameworkError::NotOpen {
+                who,
+                subject: *subject,
+                round: *round,
+                attempt: *attempt,
+                open: None,
+            });
         }
-        let Back { model, worker, optimizer, .. } = &mut *back;
+        let Back { model, worker, optimizer, turn, .. } = &mut *back;
         let input = worker.encode(|| self.read(message, model))?;
         let key = Key { seed: self.recipe.seed, client: self.ordinal as u32, round: message.round, step: message.step };
         let (gradient, loss) = worker.compute(|| self.train(model, optimizer, &input, key))?;
@@ -102,12 +112,17 @@ impl Stepper for BackStepper {
         let part = Part::Back(self.split.cut_layer);
         worker.meter.flops.train += flops::train(model.shape(), part, &self.recipe.lora, self.recipe.labels, rows, seq);
         worker.meter.steps += 1;
+        if let Some(turn) = turn {
+            turn.sizes.rows += rows as u64;
+            turn.sizes.tokens += (rows * seq) as u64;
+        }
         let gradient = worker.encode(|| {
             WireTensor::from_tensor("gradient", PayloadKind::ActivationGradient, &gradient, self.split.codec)
         })?;
+        let (Message { round, step, epoch, attempt, .. }, tensors) = (message, vec![gradient]);
         let reply =
-            Message { step: message.step, epoch: message.epoch, ..Message::new(Subject::StepReply, message.round) };
-        Ok(Message { tensors: vec![gradient], fields: serde_json::json!({ "loss": loss }), ..reply })
+            Message { step: *step, epoch: *epoch, attempt: *attempt, ..Message::new(Subject::StepReply, *round) };
+        Ok(Message { tensors, fields: serde_json::json!({ "loss": loss }), ..reply })
     }
 }
 
@@ -137,6 +152,9 @@ impl BackStepper {
         check_loss(value, key, &self.client)?;
         let wanted: Vec<&Tensor> = parameters.iter().copied().chain([&input.hidden]).collect();
         let mut gradients = Tensor::run_backward(&[&loss], &wanted, false, false);
+        // A loss may be a number where its gradients are none; such a step would ruin the back for all others.
+        let finite = gradients.iter().all(adapter::is_finite);
+        check_loss(if finite { value } else { f64::NAN }, key, &self.client)?;
         let hidden = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
         optimizer.step(&parameters, &gradients);
         Ok((hidden, value))

@@ -6,13 +6,13 @@ use tch::Tensor;
 
 use super::Split;
 use crate::{
-    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, StepSizes, adapter, answer},
+    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, adapter, answer},
     local::{Batch, check_loss, count_step, plan, tensors},
-    meter::{Worker, peak_memory_bytes},
-    models::{Model, Part},
+    meter::peak_memory_bytes,
+    models::Part,
     optimizer::Optimizer,
     random::Key,
-    wire::{Link, Message, Subject, WireTensor},
+    wire::{Line, LinkError, Message, Subject, WireTensor},
 };
 
 pub(super) struct SplitClient {
@@ -21,7 +21,15 @@ pub(super) struct SplitClient {
 }
 
 impl ClientHalf for SplitClient {
-    fn answer(&mut self, ask: &Message, link: &mut Link) -> Result<Message, FrameworkError> {
+    fn seat(&self) -> &ClientSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ClientSeat {
+        &mut self.seat
+    }
+
+    fn answer(&mut self, ask: &Message, line: &mut dyn Line) -> Result<Message, FrameworkError> {
         let front = Part::Front(self.split.cut_layer);
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
         let values = worker.encode(|| adapter::read_parameters(model, front, ask, "the server"))?;
@@ -30,29 +38,18 @@ impl ClientHalf for SplitClient {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, front));
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let batches = plan(train, recipe, key);
-        let (mut steps, mut losses) = (StepSizes::default(), 0.0);
+        let mut losses = 0.0;
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
-            let (batch, loss) = self.step(ask, indices, key, &mut optimizer, link)?;
-            steps.rows += batch.tokens.batch() as u64;
-            steps.tokens += (batch.tokens.batch() * batch.tokens.seq()) as u64;
-            losses += loss;
+            losses += self.step(ask, indices, key, &mut optimizer, line)?;
         }
 
         let ClientSeat { model, worker, .. } = &mut self.seat;
         let tensors = worker.encode(|| adapter::write(model, front))?;
         let train_loss = losses / batches.len().max(1) as f64;
         let peak_memory_bytes = peak_memory_bytes();
-        let figures = Figures { train_loss, steps, meter: worker.meter, evaluation: None, peak_memory_bytes };
+        let figures = Figures { train_loss, meter: worker.meter, evaluation: None, peak_memory_bytes };
         Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
-    }
-
-    fn model(&self) -> &Model {
-        &self.seat.model
-    }
-
-    fn worker(&mut self) -> &mut Worker {
-        &mut self.seat.worker
     }
 }
 
@@ -64,8 +61,8 @@ impl SplitClient {
         indices: &[usize],
         key: Key,
         optimizer: &mut Optimizer,
-        link: &mut Link,
-    ) -> Result<(Batch, f64), FrameworkError> {
+        line: &mut dyn Line,
+    ) -> Result<f64, FrameworkError> {
         let (cut, codec) = (self.split.cut_layer, self.split.codec);
         let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
         let batch = Batch::of(train, indices, recipe.pad_id, model);
@@ -86,9 +83,9 @@ impl SplitClient {
                 WireTensor::from_i32s("labels", PayloadKind::Label, &labels),
             ])
         })?;
-        let step = Message { step: key.step, epoch: ask.epoch, ..Message::new(Subject::Step, ask.round) };
-        worker.network(|| link.send(Message { tensors: tensors_up, ..step }))?;
-        let reply = worker.wait(|| link.receive())?;
+        let step = Message { subject: Subject::Step, step: key.step, ..answer(ask) };
+        worker.network(|| line.send(Message { tensors: tensors_up, ..step }))?;
+        let reply = worker.wait(|| receive_reply(line, ask, key.step))?;
         let (gradient, loss) = worker.encode(|| self.split.read_reply(&reply, key.step, &hidden))?;
         check_loss(loss, key, &worker.name)?;
 
@@ -103,7 +100,25 @@ impl SplitClient {
             optimizer.step(&parameters, &gradients);
         });
         count_step(&batch, model, Part::Front(cut), recipe, worker);
-        Ok((batch, loss))
+        Ok(loss)
+    }
+}
+
+/// The next message that is neither the refusal of a single message, which is only said (a server that will not go on
+/// ends the session), nor something that came twice: the question itself, or the reply to a step that is over.
+fn receive_reply(line: &mut dyn Line, ask: &Message, step: u32) -> Result<Message, LinkError> {
+    loop {
+        let message = line.receive()?;
+        let passing = message.subject == Subject::Refuse && message.fields["final"].as_bool() == Some(false);
+        let over = message.subject == Subject::StepReply && (message.attempt, message.step) < (ask.attempt, step);
+        let again = message.subject == ask.subject && (message.round, message.attempt) == (ask.round, ask.attempt);
+        if !passing && !over && !again {
+            return Ok(message);
+        }
+        if passing {
+            let reason = message.fields["reason"].as_str().unwrap_or("it gave no reason");
+            tracing::warn!(reason, "the server refused what this client sent, and goes on");
+        }
     }
 }
 

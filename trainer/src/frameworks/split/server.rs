@@ -14,14 +14,13 @@ use super::{
 };
 use crate::{
     averages::weighted_means,
-    evaluate::Evaluation,
     frameworks::{
-        FrameworkError, ServerHalf, ServerSeat, Stepper,
+        Figures, FrameworkError, ServerHalf, ServerSeat, StepSizes, Stepper,
         adapter::{self, Broadcast},
         ask,
     },
     meter::Meter,
-    models::{Model, Part},
+    models::Part,
     rounds::{Client, Exchange},
     wire::Message,
 };
@@ -33,6 +32,8 @@ pub(super) struct SplitServer {
     backs: Vec<Arc<Mutex<Back>>>,
     /// Fronts of the open round.
     uploads: BTreeMap<Client, Vec<Tensor>>,
+    /// What each client's steps of the round held.
+    sizes: BTreeMap<Client, StepSizes>,
     /// The front on the wire, encoded once a round for all clients.
     broadcast: Broadcast,
     /// Round that the one back of V2 was last reset for.
@@ -47,7 +48,8 @@ impl SplitServer {
         };
         let back = || Back::new(&split, (seat.spare.0)(), &seat.recipe, seat.worker.another());
         let backs = (0..count).map(|_| Arc::new(Mutex::new(back()))).collect();
-        Self { split, seat, backs, uploads: BTreeMap::new(), broadcast: Broadcast::default(), reset_for: 0 }
+        let (uploads, sizes, broadcast) = (BTreeMap::new(), BTreeMap::new(), Broadcast::default());
+        Self { split, seat, backs, uploads, sizes, broadcast, reset_for: 0 }
     }
 
     fn front(&self) -> Part {
@@ -79,6 +81,14 @@ impl SplitServer {
 }
 
 impl ServerHalf for SplitServer {
+    fn seat(&self) -> &ServerSeat {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut ServerSeat {
+        &mut self.seat
+    }
+
     fn ask(&mut self, client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
         let round_is_new = match self.split.variant {
             Variant::V1 => true,
@@ -97,12 +107,19 @@ impl ServerHalf for SplitServer {
         Ok(Message { tensors, ..ask(exchange) })
     }
 
-    fn take(&mut self, client: Client, _exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
+    fn take(
+        &mut self,
+        client: Client,
+        _exchange: Exchange,
+        answer: &Message,
+        _figures: &Figures,
+    ) -> Result<(), FrameworkError> {
         let front = self.front();
         let ServerSeat { worker, model, clients, .. } = &mut self.seat;
         let upload = worker.encode(|| adapter::read_parameters(model, front, answer, &clients[client]))?;
         self.uploads.insert(client, upload);
-        lock(self.back(client)).end_turn(client);
+        let sizes = lock(self.back(client)).end_turn(client);
+        self.sizes.insert(client, sizes);
         Ok(())
     }
 
@@ -138,12 +155,8 @@ impl ServerHalf for SplitServer {
         }))
     }
 
-    fn evaluate(&mut self) -> Option<Evaluation> {
-        Some(self.seat.evaluate())
-    }
-
-    fn model(&self) -> Option<&Model> {
-        Some(&self.seat.model)
+    fn step_sizes(&self, client: Client) -> StepSizes {
+        self.sizes.get(&client).copied().unwrap_or_default()
     }
 
     fn meter(&self) -> Meter {

@@ -263,3 +263,17 @@ fn a_chunk_longer_or_shorter_than_what_is_due_is_refused() {
     // Or else a peer could send empty chunks for ever.
     assert_eq!(refusal([begin(3 * CHUNK_BYTES), chunk(0)]), "a chunk has 0 bytes, expected 1048576: it is too short");
 }
+
+#[test]
+fn a_header_that_announces_the_most_makes_no_room_for_it() {
+    const MOST: u64 = i64::MAX as u64;
+    let limits = Limits { tensors: 16, payload_bytes: MOST };
+    let mut decoder = Decoder::new(RUN, limits);
+    assert_eq!(decoder.push(header(&fair_header(&[i64::MAX]))).unwrap(), None);
+    assert!(decoder.held() < 4096, "{} bytes for a word", decoder.held());
+    for mebibytes in 1..4 {
+        assert_eq!(decoder.push(chunk(CHUNK_BYTES)).unwrap(), None);
+        let held = decoder.held();
+        assert!(held < (mebibytes << 20) + 4096, "{held} bytes for {mebibytes} MiB that came");
+    }
+}
