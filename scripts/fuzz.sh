@@ -24,6 +24,11 @@ export RUSTC_BOOTSTRAP=1
 # libtorch keeps what it allocates at the start.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0}
 
+# Some targets write a file for each input: in memory that is twenty times as fast.
+if [ -d /dev/shm ] && [ -z "${TMPDIR:-}" ]; then
+    export TMPDIR=/dev/shm
+fi
+
 # What is found is kept out of the tree, so that the corpus there stays small.
 for target in "${targets[@]}"; do
     found=../target/fuzz/corpus/$target

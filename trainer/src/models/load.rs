@@ -30,6 +30,7 @@ use super::{
     llama::{self, Llama},
     shape::{Architecture, ModelShape},
 };
+use crate::caught::first_line;
 use files::ModelFiles;
 
 /// Why a model or its tokenizer cannot be loaded.
@@ -59,7 +60,7 @@ pub enum LoadError {
     Shape { path: PathBuf, name: String, found: Vec<usize>, wanted: Vec<usize> },
     #[error("tensor {name} in {} has elements of type {found}; supported are {supported}", path.display())]
     Encoding { path: PathBuf, name: String, found: String, supported: &'static str },
-    #[error("tensor {name} in {} cannot be placed: {source}", path.display())]
+    #[error("tensor {name} in {} cannot be placed: {}", path.display(), first_line(source))]
     Tensor { path: PathBuf, name: String, source: TchError },
     #[error("{} is no tokenizer: {reason}", path.display())]
     Tokenizer { path: PathBuf, reason: String },

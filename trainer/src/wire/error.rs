@@ -2,6 +2,7 @@
 //! Must not repeat a peer's text at length: what a sentence quotes is cut.
 
 use super::{DIMENSIONS, Element, FIELDS_BYTES, NAME_BYTES, PROTOCOL_VERSION};
+use crate::caught::first_line;
 
 /// A tensor or a frame that is not what it must be. A peer's message that causes one is refused whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +62,7 @@ pub enum WireError {
 
 impl WireError {
     pub(super) fn libtorch(name: &str, reason: &tch::TchError) -> Self {
-        Self::Libtorch { name: quote(name), reason: reason.to_string() }
+        Self::Libtorch { name: quote(name), reason: first_line(reason) }
     }
 
     pub(super) fn shape(name: &str, shape: &[i64]) -> Self {

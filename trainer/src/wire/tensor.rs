@@ -143,11 +143,12 @@ pub(super) fn byte_length(name: &str, shape: &[i64], element: Element) -> Result
     if name.len() > NAME_BYTES || shape.len() > DIMENSIONS {
         return Err(WireError::TensorHeader { name: quote(name), length: name.len(), dimensions: shape.len() });
     }
+    // A dimension of zero hides no other: libtorch multiplies them all, in i64.
     let length = shape.iter().try_fold(element.size() as u64, |length, dimension| {
-        u64::try_from(*dimension).ok().and_then(|dimension| length.checked_mul(dimension))
+        u64::try_from(*dimension).ok().and_then(|dimension| length.checked_mul(dimension.max(1)))
     });
-    // libtorch counts elements in i64 as well.
-    length.filter(|length| i64::try_from(*length).is_ok()).ok_or_else(|| WireError::shape(name, shape))
+    let length = length.filter(|length| i64::try_from(*length).is_ok()).ok_or_else(|| WireError::shape(name, shape))?;
+    Ok(if shape.contains(&0) { 0 } else { length })
 }
 
 /// The tensor's elements, converted where it is and then brought to the CPU.
@@ -218,7 +219,7 @@ mod tests {
             "tensor \"t\" of shape [4] and element I32 has 15 bytes, expected 16"
         );
         assert!(matches!(short.to_i32s(), Err(WireError::Length { .. })));
-        for shape in [vec![-4], vec![1 << 40, 1 << 40], vec![i64::MAX, 2]] {
+        for shape in [vec![-4], vec![1 << 40, 1 << 40], vec![i64::MAX, 2], vec![0, 1 << 40, 1 << 40]] {
             let odd = WireTensor { shape, ..whole.clone() };
             assert!(matches!(odd.to_tensor(Device::Cpu), Err(WireError::Shape { .. })), "{odd:?}");
         }

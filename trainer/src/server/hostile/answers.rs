@@ -101,9 +101,9 @@ answers! {
     an_adapter_of_another_name_is_refused: FEDLLM, Shape, ["sent mine", "expected"],
         |answer| answer.tensors[0].name = "mine".to_owned();
     a_name_without_end_is_cut_where_it_is_quoted: FEDLLM, Shape, ["sent xxxxxxxx", "expected"],
-        |answer| answer.tensors[0].name = "x".repeat(4000);
-    a_shape_without_end_is_cut_where_it_is_quoted: FEDLLM, Shape, ["shape [1, 1, 1, 1, 1, 1, 1, 1])", "expected"],
-        |answer| answer.tensors[0] = floats("t", PayloadKind::Adapter, &vec![1; 4000], 0.0);
+        |answer| answer.tensors[0].name = "x".repeat(256);
+    a_shape_of_many_dimensions_is_refused: FEDLLM, Shape, ["shape [1, 1, 1, 1, 1, 1, 1, 1])", "expected"],
+        |answer| answer.tensors[0] = floats("t", PayloadKind::Adapter, &[1; 8], 0.0);
     too_few_parameters_are_refused: FEDLLM, Count, ["tensors in its upload, expected"], drop_last;
     too_many_parameters_are_refused: FEDLLM, Count, ["tensors in its upload, expected"], add_one;
     an_adapter_with_nan_is_refused: FEDLLM, NotFinite, ["with a value that is not finite"],

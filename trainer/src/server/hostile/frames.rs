@@ -107,6 +107,14 @@ frames! {
         |third, ask| third.send_header(&header(&[ask.payload_bytes() as i64 + 1]));
     a_shape_that_no_number_counts_is_refused: Shape, "which no tensor can have",
         |third, _| third.send_header(&header(&[i64::MAX, 2]));
+    a_shape_without_end_is_refused: TooLarge, "and 4000 dimensions, at most 256 and 8 are allowed",
+        |third, _| third.send_header(&header(&[1; 4000]));
+    a_name_without_end_is_refused: TooLarge, "has a name of 4000 bytes and",
+        |third, _| {
+            let mut odd = header(&[8]);
+            odd.tensors[0].name = "x".repeat(4000);
+            third.send_header(&odd);
+        };
     a_negative_shape_is_refused: Shape, "has the shape [-8], which no tensor can have",
         |third, _| third.send_header(&header(&[-8]));
     a_kind_that_is_none_is_refused: Protocol, "tensor \"t\" has the unknown kind 99",
