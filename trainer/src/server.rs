@@ -52,6 +52,7 @@ pub use admission::{Admission, Announcement, JoinError};
 pub(crate) use engine::Turn;
 pub(crate) use engine::{Engine, NON_FINITE_LOSS};
 pub(crate) use farewell::Farewell;
+pub use saved::saved_uid;
 pub(crate) use sessions::panic_sentence;
 pub(crate) use steps::Steps;
 

@@ -31,7 +31,7 @@ use crate::{
         materials::{Materials, Shelf},
         say_finished, summary,
     },
-    server::{Served, serve},
+    server::{Served, saved_uid, serve},
     telemetry::{Role, Telemetry},
     wire::{
         self,
@@ -142,7 +142,8 @@ fn run_server(
         folder.begin(plan, arguments.fresh)?;
     }
     let keep = Kept::In(folder.path()).of_server(plan, &materials)?;
-    let setup = local::server_setup(plan, &materials, &Slots::of_this_machine(plan.threads), events);
+    let uid = saved_uid(keep.as_ref())?;
+    let setup = local::server_setup(plan, &materials, uid, &Slots::of_this_machine(plan.threads), events);
     telemetry.watch_ledger(&setup.ledger);
     telemetry.name_run(&setup.uid, keep.epoch());
     events.tell(Event::Listening { address: listener.local_addr() });

@@ -16,7 +16,7 @@ use crate::{
     events::Events,
     meter::Slots,
     plan::Plan,
-    server::{Inbox, Outcome, Served, ServerError, ServerSetup, serve},
+    server::{Inbox, Outcome, Served, ServerError, ServerSetup, saved_uid, serve},
     wire::{self, Ledger, Limits, Terms, client::ConnectOptions, server::Listener},
 };
 
@@ -79,8 +79,8 @@ pub fn terms(run_hash: &str) -> Terms {
 /// Runs server and clients until the run is over.
 pub fn run(plan: &Plan, materials: &Materials, kept: Kept<'_>, events: &Events) -> Result<Ended, RunError> {
     let keep = kept.of_server(plan, materials)?;
-    // Before there are clients, which would wait for a server that cannot begin.
-    keep.newest()?;
+    // Read before there are clients, which would wait for a server that cannot begin.
+    let uid = saved_uid(keep.as_ref())?;
     let runtime = wire::runtime().map_err(RunError::Runtime)?;
     let terms = terms(&materials.run_hash);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -99,7 +99,7 @@ pub fn run(plan: &Plan, materials: &Materials, kept: Kept<'_>, events: &Events) 
                 scope.spawn(move || work(setup, url, options, &inbox))
             })
             .collect();
-        let served = serve(server_setup(plan, materials, &slots, events), keep, listener, (sender, receiver));
+        let served = serve(server_setup(plan, materials, uid, &slots, events), keep, listener, (sender, receiver));
         let outcome = served.map(|Served { outcome, parting }| {
             parting.tell();
             outcome
@@ -139,7 +139,13 @@ fn work(
 }
 
 /// The server's share of the materials.
-pub fn server_setup<'a>(plan: &'a Plan, materials: &Materials, slots: &Slots, events: &Events) -> ServerSetup<'a> {
+pub fn server_setup<'a>(
+    plan: &'a Plan,
+    materials: &Materials,
+    uid: Option<String>,
+    slots: &Slots,
+    events: &Events,
+) -> ServerSetup<'a> {
     let corpus = &materials.corpus;
     ServerSetup {
         plan,
@@ -151,7 +157,7 @@ pub fn server_setup<'a>(plan: &'a Plan, materials: &Materials, slots: &Slots, ev
         all_data: if plan.framework.needs().all_data { corpus.clients.clone() } else { Vec::new() },
         labels: corpus.label_order.clone(),
         slots: slots.clone(),
-        uid: uid::text(plan),
+        uid: uid.unwrap_or_else(|| uid::text(plan)),
         farewell: FAREWELL,
         events: events.clone(),
         ledger: Ledger::new(),

@@ -5,7 +5,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ServerError, account::Book};
-use crate::{checkpoint::Snapshot, frameworks::ServerHalf, meter::Meter, wire::Carried};
+use crate::{
+    checkpoint::{CheckpointError, Keep, Snapshot},
+    frameworks::ServerHalf,
+    meter::Meter,
+    wire::Carried,
+};
+
+/// The own name of the run that `keep` knows; none where it knows none.
+pub fn saved_uid(keep: &dyn Keep) -> Result<Option<String>, CheckpointError> {
+    Ok(keep.newest()?.and_then(|(_, snapshot)| Some(snapshot.fields["uid"].as_str()?.to_owned())))
+}
 
 /// The small part of a checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -108,7 +108,7 @@ frames! {
     a_shape_that_no_number_counts_is_refused: Shape, "which no tensor can have",
         |third, _| third.send_header(&header(&[i64::MAX, 2]));
     a_shape_without_end_is_refused: TooLarge, "and 4000 dimensions, at most 256 and 8 are allowed",
-        |third, _| third.send_header(&header(&[1; 4000]));
+        |third, _| third.send_header(&header(&vec![1; 4000]));
     a_name_without_end_is_refused: TooLarge, "has a name of 4000 bytes and",
         |third, _| {
             let mut odd = header(&[8]);

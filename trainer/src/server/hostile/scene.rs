@@ -197,7 +197,7 @@ fn play_with(plan: &Plan, held: Held, third: Option<Third<'_>>) -> Ended {
     let (address, handle) = (listener.local_addr(), runtime.handle());
     let options = ConnectOptions { terms, identity: None, patience: PATIENCE, runtime: handle.clone() };
     let slots = Slots::of_this_machine(1);
-    let server = server_setup(plan, &materials, &slots, &of_server);
+    let server = server_setup(plan, &materials, None, &slots, &of_server);
     let server = ServerSetup { farewell: PATIENCE, ..server };
     let keep = Kept::Nowhere.of_server(plan, &materials).unwrap();
     let (honest, slots, materials, options) = (&of_clients, &slots, &materials, &options);
