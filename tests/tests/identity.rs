@@ -54,6 +54,43 @@ fn a_run_with_certificates_gives_the_bits_of_one_process() {
     assert!(tls > plain, "TLS costs bytes, and they are counted: {tls} and {plain}");
 }
 
+/// Server and four clients as processes of their own, whose results go to `out`.
+fn run_as_five(bench: &Bench, spec: &str, out: &str, by_tls: bool) {
+    let address = free_address();
+    let url = format!("http://{address}");
+    if by_tls {
+        let _made = certs(bench, spec, "certs", &address);
+    }
+    let [cert, key, ca] = ["cert", "key", "ca"].map(|file| format!("certs/server/{file}.pem"));
+    let papers = ["--tls-cert", &cert, "--tls-key", &key, "--tls-ca", &ca];
+    let papers = if by_tls { &papers[..] } else { &[] };
+    let way = if by_tls { ["--join", "certs/silo.join"] } else { ["--server", &url] };
+    let server = bench.start(&[&["server", spec, "--listen", &address, "--out", out], papers].concat());
+    let clients = [0, 1, 2, 3].map(|index| {
+        let id = format!("silo/{index}");
+        bench.start(&[&["client", spec, "--client", &id, "--out", out, "--patience", PATIENCE], &way[..]].concat())
+    });
+    let _ended = clients.map(|client| client.wait().well());
+    let _ended = server.wait().well();
+}
+
+#[test]
+fn one_process_or_five_with_tls_or_without_give_the_same_bits() {
+    for framework in ["fedLLM: {}", "kdFedLLM: {distillationSteps: 2}", "splitFedLLM: {cutLayer: 1}"] {
+        let bench = Bench::new();
+        let yaml = bench.yaml("tiny", framework).replace("replicas: 2", "replicas: 4");
+        let spec = bench.write("tiny.yaml", yaml).display().to_string();
+        let _together = bench.run(&spec, &[]).well();
+        for (out, by_tls) in [("plain", false), ("tls", true)] {
+            run_as_five(&bench, &spec, out, by_tls);
+            assert!(
+                bench.adapter("out", "tiny") == bench.adapter(out, "tiny"),
+                "{framework}, {out}: the adapters differ"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_client_with_the_certificate_of_another_ca_does_not_get_in_and_the_run_goes_on() {
     let bench = Bench::new();
