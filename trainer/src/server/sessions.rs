@@ -326,3 +326,44 @@ pub(crate) fn panic_sentence(panic: &(dyn std::any::Any + Send)) -> String {
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::{
+        run::local::terms,
+        testing::plan,
+        wire::{
+            self, Line,
+            client::{ConnectOptions, connect},
+        },
+    };
+
+    #[test]
+    fn a_client_that_waits_for_its_welcome_when_the_server_closes_is_let_go() {
+        let (plan, runtime) = (plan("fedLLM: {}", &[]), wire::runtime().unwrap());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = Listener::bind(address, terms("run"), runtime.handle()).unwrap();
+        let url = format!("http://{}", listener.local_addr());
+        let patience = Duration::from_secs(60);
+        let options =
+            ConnectOptions { terms: terms("run"), identity: None, patience, runtime: runtime.handle().clone() };
+        let (sender, inbox) = mpsc::channel();
+        let sluice = Sluice::open(listener, Admission::of(&plan, 1), &Ledger::new(), sender, Events::silent());
+
+        let client = plan.clients[0].to_string();
+        let join = Announcement { client, examples: 1, labels: BTreeMap::new(), incarnation: 1 };
+        let fields = serde_json::to_value(join).unwrap();
+        let mut link = connect(&url, &options).unwrap();
+        Line::send(&mut link, Message { fields, ..Message::new(Subject::Join, 0) }).unwrap();
+        assert!(matches!(inbox.recv_timeout(patience), Ok(Inbox::Joined(0, _))));
+        drop(inbox);
+        sluice.close(Duration::ZERO);
+
+        let (sender, heard) = mpsc::channel();
+        thread::spawn(move || sender.send(Line::receive(&mut link).is_err()));
+        assert_eq!(heard.recv_timeout(patience), Ok(true), "it still waits");
+    }
+}
