@@ -90,6 +90,15 @@ fn central_over_one_client_equals_plain_training_to_the_last_bit() {
 }
 
 #[test]
+fn every_round_says_how_long_it_took_also_where_only_the_server_works() {
+    for framework in ["central: {}", "fedLLM: {}"] {
+        let ended = run_with_unequal_clients(&plan(framework, &[]));
+        let seconds: Vec<f64> = ended.outcome.account.rounds().iter().map(|round| round.seconds).collect();
+        assert!(seconds.len() == 2 && seconds.iter().all(|seconds| *seconds > 0.0), "{framework}: {seconds:?}");
+    }
+}
+
+#[test]
 fn split_v2_with_one_client_equals_central_to_the_last_bit() {
     let central = adapter_of(&run_with_unequal_clients(&one_client("central: {}", &[])));
     for cut in [1, 2] {

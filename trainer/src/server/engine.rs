@@ -34,6 +34,9 @@ mod conduct;
 /// How long a tick waits where the machine sets no deadline.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// The time since any fixed moment.
+pub(crate) type Clock<'c> = &'c dyn Fn() -> Duration;
+
 /// The engine of one run.
 pub(crate) struct Engine<'a> {
     setup: ServerSetup<'a>,
@@ -115,7 +118,7 @@ impl<'a> Engine<'a> {
     fn drive(&mut self, door: &dyn Door, inbox: &Receiver<Inbox>) -> Result<(), ServerError> {
         let started = Instant::now();
         let mut arrived = None;
-        while self.turn(started.elapsed(), arrived, door)? == Turn::On {
+        while self.turn(&|| started.elapsed(), arrived, door)? == Turn::On {
             let patience = self.deadline().map_or(IDLE, |deadline| deadline.saturating_sub(started.elapsed()));
             // Time that is up is told by the machine's next turn.
             arrived = inbox.recv_timeout(patience.min(IDLE)).ok();
@@ -124,14 +127,21 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes in what arrived and does all that follows from it and from the time.
-    pub(crate) fn turn(&mut self, now: Duration, arrived: Option<Inbox>, door: &dyn Door) -> Result<Turn, ServerError> {
+    ///
+    /// The work of a turn may take long: the clock is asked again after it, so that nobody is blamed for that time.
+    pub(crate) fn turn(
+        &mut self,
+        clock: Clock<'_>,
+        arrived: Option<Inbox>,
+        door: &dyn Door,
+    ) -> Result<Turn, ServerError> {
         let mut events = match arrived {
             Some(message) => self.take(message, door)?,
             None => Vec::new(),
         };
         loop {
-            let actions = self.machine.tick(now, &events);
-            match self.perform_all(actions, now, door)? {
+            let actions = self.machine.tick(clock(), &events);
+            match self.perform_all(actions, clock, door)? {
                 Flow::Finished => return Ok(Turn::Finished),
                 Flow::On(next) if next.is_empty() => {
                     self.say_waiting_for();
@@ -173,12 +183,12 @@ impl<'a> Engine<'a> {
         self.setup.events.tell(Progress::WaitingFor { clients });
     }
 
-    fn perform_all(&mut self, actions: Vec<Action>, now: Duration, door: &dyn Door) -> Result<Flow, ServerError> {
+    fn perform_all(&mut self, actions: Vec<Action>, clock: Clock<'_>, door: &dyn Door) -> Result<Flow, ServerError> {
         let mut events = Vec::new();
         for action in actions {
             match action {
                 Action::Freeze => self.freeze(door)?,
-                Action::Ask(client, exchange) => self.ask(client, exchange, now, door)?,
+                Action::Ask(client, exchange) => self.ask(client, exchange, clock(), door)?,
                 Action::Abandon(client, exchange) => {
                     door.set_steps(client, None);
                     self.running()?.half.abandon(client, exchange);
@@ -188,7 +198,7 @@ impl<'a> Engine<'a> {
                     tracing::warn!(client, round, "an answer came too late and is left out; the next round asks again");
                 }
                 Action::Close { exchange, answered, absent } => {
-                    self.close(&RoundClose { exchange, answered, absent }, now)?;
+                    self.close(&RoundClose { exchange, answered, absent }, clock)?;
                     events.push(Event::Closed);
                 }
                 Action::Finish => return Ok(Flow::Finished),

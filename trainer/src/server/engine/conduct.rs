@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fedtune_crds::report::{ByteCount, Direction};
 
-use super::{Engine, Running, too_early};
+use super::{Clock, Engine, Running, too_early};
 use crate::{
     data::{Labels, encode},
     events::Event as Progress,
@@ -136,10 +136,10 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn close(&mut self, close: &RoundClose, now: Duration) -> Result<(), ServerError> {
+    pub(super) fn close(&mut self, close: &RoundClose, clock: Clock<'_>) -> Result<(), ServerError> {
         let Exchange { round, index } = close.exchange;
         tracing::debug!(phase = "close", round, exchange = index);
-        self.begin_round(close.exchange, now);
+        self.begin_round(close.exchange, clock());
         let weights = self.account.weights(&close.answered);
         self.running()?.half.close(close.exchange, &weights)?;
         self.account.take_absent(close, &self.setup.events);
@@ -151,13 +151,13 @@ impl Engine<'_> {
             self.setup.ledger.settle(&self.id(*client), close.exchange, 0);
         }
         if index + 1 == self.setup.plan.rules.exchanges {
-            self.close_round(close, now)?;
+            self.close_round(close, clock)?;
         }
         Ok(())
     }
 
     /// After a round's last exchange: evaluates, checks the bytes, and keeps all of it before anything else happens.
-    fn close_round(&mut self, close: &RoundClose, now: Duration) -> Result<(), ServerError> {
+    fn close_round(&mut self, close: &RoundClose, clock: Clock<'_>) -> Result<(), ServerError> {
         let round = close.exchange.round;
         tracing::debug!(phase = "evaluate", round);
         let evaluation = self.running()?.half.evaluate();
@@ -167,7 +167,7 @@ impl Engine<'_> {
         let bytes = self.setup.ledger.round(round);
         self.check_payload(close, &bytes)?;
         self.account.complete(close);
-        self.account.end_round(close, evaluation, bytes, now, &self.setup.events);
+        self.account.end_round(close, evaluation, bytes, clock(), &self.setup.events);
         self.checkpoint(round)
     }
 

@@ -566,7 +566,8 @@ impl World {
                 farewell.take(arrived, &door);
             }
         } else if let Some(mut engine) = server.engine.take() {
-            match engine.turn(self.now, arrived, &door) {
+            let now = self.now;
+            match engine.turn(&|| now, arrived, &door) {
                 Ok(Turn::On) => server.engine = Some(engine),
                 Ok(Turn::Finished) => {
                     let (outcome, farewell) = engine.end().expect("a run that finished has begun");
