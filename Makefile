@@ -39,7 +39,8 @@ BASELINES := manifests/central.yaml manifests/local-only.yaml
 MINILM := --set model.source.path=.cache/models/minilm
 DEMO_smollm2 := $(FRAMEWORKS) --out out/demo
 DEMO_minilm := $(FRAMEWORKS) $(BASELINES) $(MINILM) --set training.localSteps=8 --out out/demo-minilm
-SMOKE := $(FRAMEWORKS) $(MINILM) --set training.rounds=2 --set data.evaluation.examples=200 --out out/smoke
+SMOKE := $(FRAMEWORKS) $(MINILM) --set training.rounds=3 --set training.localSteps=8 --set data.evaluation.examples=200 \
+	--out out/smoke
 
 .PHONY: smoke
 smoke: setup ## Prove the main job: a model fine-tuned in three frameworks, in two minutes
