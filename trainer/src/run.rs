@@ -203,6 +203,11 @@ fn say_start(plan: &Plan, materials: &materials::Materials, events: &Events) {
         corpus.evaluation.len()
     );
     events.tell(Event::Note { text });
+    say_begun(plan, events);
+}
+
+/// Says that a run begins, and how long it is.
+pub fn say_begun(plan: &Plan, events: &Events) {
     events.tell(Event::RunStarted {
         run: plan.name.clone(),
         framework: plan.framework.name().to_string(),

@@ -29,7 +29,7 @@ use crate::{
         folder::Folder,
         local::{self, Kept},
         materials::{Materials, Shelf},
-        say_finished, summary,
+        say_begun, say_finished, summary,
     },
     server::{Served, saved_uid, serve},
     telemetry::{Role, Telemetry},
@@ -147,6 +147,7 @@ fn run_server(
     telemetry.watch_ledger(&setup.ledger);
     telemetry.name_run(&setup.uid, keep.epoch());
     events.tell(Event::Listening { address: listener.local_addr() });
+    say_begun(plan, events);
     let (sender, receiver) = mpsc::channel();
     watch.stop_through(sender.clone());
     let Served { outcome, parting } = serve(setup, keep, listener, (sender, receiver))?;
