@@ -145,7 +145,7 @@ fn the_hash_covers_bytes_and_columns_but_not_where_the_file_lies() {
     let first = csv(one.path(), "text,label\none,ham\n");
     let same = csv(other.path(), "text,label\none,ham\n");
     assert_eq!(hash(&first), hash(&same));
-    let swapped = Source { columns: Columns { text: "label".into(), label: Some("text".into()) }, ..first.clone() };
+    let swapped = Source { columns: Columns::Labelled { text: "label".into(), label: Some("text".into()) }, ..first.clone() };
     assert_ne!(hash(&first), hash(&swapped));
     assert_ne!(hash(&first), hash(&csv(other.path(), "text,label\none,spam\n")));
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::data::testing::{notes, recorded, tokenizer};
 
 fn tokens(texts: &[&str], max_length: usize) -> Vec<Vec<u32>> {
-    tokenise(texts, max_length, &tokenizer(true), "hash", None, &Events::silent()).unwrap()
+    tokenise(texts, Texts::Whole(max_length), &tokenizer(true), "hash", None, &Events::silent()).unwrap()
 }
 
 #[test]
@@ -20,14 +20,14 @@ fn a_long_text_is_truncated_to_the_plan_s_length_and_keeps_its_special_tokens() 
 
 #[test]
 fn a_length_that_special_tokens_fill_is_refused() {
-    let error = tokenise(&["w0"], 2, &tokenizer(true), "hash", None, &Events::silent()).unwrap_err().to_string();
+    let error = tokenise(&["w0"], Texts::Whole(2), &tokenizer(true), "hash", None, &Events::silent()).unwrap_err().to_string();
     assert_eq!(error, "maxSequenceLength is 2, but this tokenizer adds 2 special tokens to every text; give more");
 }
 
 /// Tokens through the cache, and whether they had to be made.
 fn cached(folder: &Path, texts: &[&str], max_length: usize, tokenizer_hash: &str) -> (Vec<Vec<u32>>, bool) {
     let (events, told) = recorded();
-    let tokens = tokenise(texts, max_length, &tokenizer(true), tokenizer_hash, Some(folder), &events).unwrap();
+    let tokens = tokenise(texts, Texts::Whole(max_length), &tokenizer(true), tokenizer_hash, Some(folder), &events).unwrap();
     (tokens, !told.lock().unwrap().is_empty())
 }
 
