@@ -1,7 +1,7 @@
 //! A conversation as the text that a model was taught to read: through its tokenizer's own chat template.
 //! Must not trust a template: it comes with a model, so it may fail, loop or write without end.
 
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig, value::Serde};
 use serde::{Deserialize, Serialize};
 
 use crate::models::ChatTemplate;
@@ -70,8 +70,8 @@ impl Chat {
     pub fn new(template: Option<&ChatTemplate>, eos: Option<&str>) -> Result<Self, ChatError> {
         let mut environment = Environment::new();
         // As transformers sets Jinja up for chat templates.
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let jinja = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(jinja.map_err(|error| ChatError::Template(error.to_string()))?);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |text: String| {
@@ -100,10 +100,10 @@ impl Chat {
     /// Where the template refuses the conversation or does not end.
     pub fn render(&self, turns: &[Turn], answer_next: bool) -> Result<String, ChatError> {
         let values = context! {
-            messages => turns,
+            messages => Value::from(Serde(turns)),
             add_generation_prompt => answer_next,
-            bos_token => self.bos,
-            eos_token => self.eos,
+            bos_token => self.bos.clone(),
+            eos_token => self.eos.as_str(),
         };
         let template = self.environment.get_template(NAME).expect("it was added under this name");
         template.render(values).map_err(|error| ChatError::Render(sentence(&error)))

@@ -153,8 +153,9 @@ impl Composer<'_> {
         match &row.said {
             Said::Label | Said::All => {
                 // A text that ends, so that the model learns when to end.
-                let text = format!("{}{}", row.text, self.chat.eos());
-                Ok(Pieces { pieces: vec![Piece { text, kind: Kind::Said }], ..Pieces::default() })
+                let pieces =
+                    [row.text.as_str(), self.chat.eos()].map(|text| Piece { text: text.to_owned(), kind: Kind::Said });
+                Ok(Pieces { pieces: pieces.into(), ..Pieces::default() })
             }
             Said::Turns(turns) => self.conversation(turns).map_err(chat),
             Said::Response(choices) => {
@@ -166,7 +167,7 @@ impl Composer<'_> {
     }
 
     /// A prompt as the pieces before its answer.
-    pub(super) fn prompt(&self, prompt: &str) -> Result<Vec<Piece>, ChatError> {
+    fn prompt(&self, prompt: &str) -> Result<Vec<Piece>, ChatError> {
         let text = self.chat.render(&self.asked(prompt), true)?;
         let frame = self.chat.render(&self.asked(STAND_IN), true)?;
         let own = frame.split_once(STAND_IN).and_then(|(before, after)| {

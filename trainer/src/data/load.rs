@@ -106,7 +106,8 @@ impl Texts<'_> {
         let start = start_of(&composer.chat, self.tokenizer)?;
         let mut assembler = Assembler::new(language, &start, plan.max_sequence_length, &tokens);
         let mut record = |(row, pieces)| not_empty(row, assembler.record(row, pieces)?);
-        let records = sets.iter().zip(&composed).map(|(rows, pieces)| rows.iter().zip(pieces).map(&mut record).collect());
+        let records =
+            sets.iter().zip(&composed).map(|(rows, pieces)| rows.iter().zip(pieces).map(&mut record).collect());
         let records = records.collect::<Result<_, _>>()?;
         if assembler.cut > 0 {
             let (cut, length) = (assembler.cut, plan.max_sequence_length);

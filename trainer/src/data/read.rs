@@ -114,9 +114,12 @@ impl<'a> Wanted<'a> {
         let said = match self.columns {
             Columns::Labelled { .. } => Said::Label,
             Columns::Text { .. } => Said::All,
-            Columns::Prompt { .. } => {
-                Said::Response(self.choices.map(|column| lists::choices(&cell(column)?, column, &place)).transpose()?.unwrap_or_default())
-            }
+            Columns::Prompt { .. } => Said::Response(
+                self.choices
+                    .map(|column| lists::choices(&cell(column)?, column, &place))
+                    .transpose()?
+                    .unwrap_or_default(),
+            ),
             Columns::Messages { messages } => Said::Turns(lists::turns(&text, messages, &place)?),
         };
         let row = Row { text, label, said, value, place };
@@ -126,7 +129,9 @@ impl<'a> Wanted<'a> {
 
     fn empty_label(&self) -> &'static str {
         match self.columns {
-            Columns::Prompt { .. } => "the response is empty; a language model cannot learn to say nothing, so take the row out",
+            Columns::Prompt { .. } => {
+                "the response is empty; a language model cannot learn to say nothing, so take the row out"
+            }
             Columns::Labelled { .. } | Columns::Text { .. } | Columns::Messages { .. } => "the label is empty",
         }
     }

@@ -50,7 +50,9 @@ pub(super) fn tokenizer(special_tokens: bool) -> Tokenizer {
 
 /// [`tokenizer`] as it is loaded with a model.
 pub(super) fn loaded(special_tokens: bool) -> LoadedTokenizer {
-    LoadedTokenizer { tokenizer: tokenizer(special_tokens), hash: "hash".into(), pad_id: 0, eos_id: None, chat: None }
+    let mut tokenizer = tokenizer(special_tokens);
+    tokenizer.with_padding(None).with_truncation(None).unwrap();
+    LoadedTokenizer { tokenizer, hash: "hash".into(), pad_id: 0, eos_id: None, chat: None }
 }
 
 /// Writes a file and the folders above it.
@@ -63,7 +65,11 @@ pub(super) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> Pat
 
 /// A source with the columns `text` and `label`.
 pub(super) fn source(path: impl Into<PathBuf>, format: Format) -> Source {
-    Source { path: path.into(), format, columns: Columns::Labelled { text: "text".into(), label: Some("label".into()) } }
+    Source {
+        path: path.into(),
+        format,
+        columns: Columns::Labelled { text: "text".into(), label: Some("label".into()) },
+    }
 }
 
 /// Folders `a` and `b` of ham, `c` of spam.

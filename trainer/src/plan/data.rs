@@ -10,7 +10,13 @@ use crate::data::{Columns, DataPlan, Format, GroupPlan, HeldOut, LanguagePlan, L
 /// The data plan of a spec whose sources are all paths.
 pub(super) fn parse(spec: &FederatedFineTuneSpec, clients_evaluate: bool) -> DataPlan {
     let data = &spec.data;
-    let defaults = Defaults { task: spec.model.task, has_labels: !data.labels.is_empty() || data.label_map.is_some(), format: data.format, columns: &data.columns, label_map: data.label_map.as_ref() };
+    let defaults = Defaults {
+        task: spec.model.task,
+        has_labels: !data.labels.is_empty() || data.label_map.is_some(),
+        format: data.format,
+        columns: &data.columns,
+        label_map: data.label_map.as_ref(),
+    };
     DataPlan {
         source: defaults.source(&data.source, None, None, None),
         partition: partition(&data.partition),

@@ -47,14 +47,12 @@ fn is_remote(source: &Source) -> bool {
 }
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    [
-        refuse(
-            spec.tuning.lora.initial_adapter.is_some(),
-            "spec.tuning.lora.initialAdapter",
-            "an adapter to start from",
-            "leave it out",
-        ),
-    ]
+    [refuse(
+        spec.tuning.lora.initial_adapter.is_some(),
+        "spec.tuning.lora.initialAdapter",
+        "an adapter to start from",
+        "leave it out",
+    )]
     .into_iter()
     .flatten()
     .collect()

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::data::{
     Format, GroupPlan, HeldOut, Partition, Source,
-    testing::{folders, notes, recorded, source, tokenizer, write},
+    testing::{folders, loaded, notes, recorded, source, write},
 };
 
 /// 120 mails in three folders; each text of `c` stands there twice.
@@ -220,7 +220,7 @@ fn a_text_without_a_token_is_refused_with_its_place() {
     let mail = mail(folder.path());
     write(folder.path(), "b/07.txt", "");
     let plan = plan(mail);
-    let told = load(&plan, Scope::Everything, &tokenizer(false), "hash", None, &Events::silent()).unwrap_err();
+    let told = load(&plan, Scope::Everything, &loaded(false), None, &Events::silent()).unwrap_err();
     assert!(told.to_string().contains("b/07.txt gives no token"), "{told}");
     assert_eq!(load_silently(&plan, Scope::Everything).clients.concat().len(), 70);
 }
@@ -239,7 +239,7 @@ fn another_seed_finds_the_texts_of_one_process_in_the_cache() {
     let cache = folder.path().join("cache");
     let stages = |plan: &DataPlan| {
         let (events, told) = recorded();
-        load(plan, Scope::Everything, &tokenizer(true), "hash", Some(&cache), &events).unwrap();
+        load(plan, Scope::Everything, &loaded(true), Some(&cache), &events).unwrap();
         let told = told.lock().unwrap();
         told.iter().filter(|event| matches!(event, Event::StageStarted { .. })).count()
     };
