@@ -222,11 +222,10 @@ impl Logits {
 /// The k values and classes of each row, both `[rows, k]`, and an even share of the rest for the `others`:
 /// `[rows, k + others]`, F32.
 fn spread(values: &Tensor, classes: &Tensor, others: usize) -> Tensor {
-    let [rows, k] = [0, 1].map(|dimension| values.size()[dimension]);
+    let k = values.size()[1];
     let mass = values.to_kind(Kind::Double).exp().sum_dim_intlist([-1i64].as_slice(), true, Kind::Double); // [rows, 1]
     let share = (-mass + 1.0).clamp_min(LEAST_REST) / others.max(1) as f64;
     let even = share.log().to_kind(Kind::Float).repeat([1, k + others as i64]); // [rows, classes]
-    debug_assert_eq!(even.size()[0], rows);
     even.scatter(1, classes, &values.to_kind(Kind::Float))
 }
 

@@ -35,7 +35,7 @@ pub struct Distillation {
 }
 
 /// The distillation loss of logits `z` `[reads, classes]`, F32, against the teacher's `log_p` of the same shape, which is
-/// ln softmax(z_teacher / T); `targets` `[reads]` where the public examples say what is right.
+/// `ln softmax(z_teacher / T)`; `targets` `[reads]` where the public examples say what is right.
 pub fn distillation_loss(
     z: &Tensor,
     log_p: &Tensor,

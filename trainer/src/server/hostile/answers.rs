@@ -24,7 +24,7 @@ fn answer_to(framework: &str, ask: &Message) -> Message {
         KD => answer.tensors = vec![floats("logits", PayloadKind::Logits, &[8, 3], 0.0)],
         // Of each the two first labels, with probabilities of 1/e, which is 0.37.
         KD_TOP_K => {
-            answer.tensors = vec![top_k("logits", Element::F16, &[0x00, 0xbc]), top_k("classes", Element::U8, &[0, 1])]
+            answer.tensors = vec![top_k("logits", Element::F16, &[0x00, 0xbc]), top_k("classes", Element::U8, &[0, 1])];
         }
         _ => {}
     }
@@ -37,7 +37,7 @@ fn top_k(name: &str, element: Element, bytes: &[u8]) -> WireTensor {
     WireTensor { name: name.to_owned(), kind: PayloadKind::Logits, element, shape: vec![8, 2], bytes }
 }
 
-/// The same tensor with `last` as its last bytes.
+/// Puts `last` in the place of the tensor's last bytes.
 fn ending(tensor: &mut WireTensor, last: &[u8]) {
     let mut bytes = tensor.bytes.to_vec();
     let end = bytes.len() - last.len();

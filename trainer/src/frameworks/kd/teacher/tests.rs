@@ -38,7 +38,7 @@ fn two() -> [(u64, Vec<Vec<f32>>); 2] {
     [(10, vec![vec![4.0, 0.0, -1.0], vec![0.5, 0.25, 0.0]]), (30, vec![vec![0.0, 1.0, 0.0], vec![-1.0, 2.0, 0.0]])]
 }
 
-/// softmax of (w_1 z_1 + w_2 z_2) / (w_1 + w_2) / T by hand.
+/// `softmax((w_1 z_1 + w_2 z_2) / (w_1 + w_2) / T)` by hand.
 fn by_hand(read: usize, weights: [f64; 2], temperature: f64) -> Vec<f64> {
     let [one, other] = two().map(|(_, rows)| rows[read].clone());
     let mean = one.iter().zip(&other).map(|(one, other)| {
