@@ -162,7 +162,9 @@ impl ClientError {
     fn is_training(&self) -> bool {
         let Self::Framework(FrameworkError::Train(error)) = self else { return false };
         match error {
-            TrainError::NonFiniteLoss { .. } | TrainError::NonFiniteEvaluation { .. } => true,
+            TrainError::NonFiniteLoss { .. }
+            | TrainError::NonFiniteLogits { .. }
+            | TrainError::NonFiniteEvaluation { .. } => true,
         }
     }
 

@@ -116,7 +116,13 @@ impl RunError {
             | Self::Listen(_) => true,
             Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
             Self::Server(error) => {
-                matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_) | ServerError::Saved { .. })
+                matches!(
+                    error,
+                    ServerError::CutLayer { .. }
+                        | ServerError::Unfit(_)
+                        | ServerError::Data(_)
+                        | ServerError::Saved { .. }
+                )
             }
             Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
         }

@@ -24,7 +24,7 @@ use crate::{
     checkpoint::{CheckpointError, Keep},
     data::{DataError, Record},
     events::Events,
-    frameworks::{FrameworkError, ServerHalf},
+    frameworks::{FrameworkError, ServerHalf, Unfit},
     meter::Slots,
     models::{Base, LoraSettings, ModelError},
     plan::Plan,
@@ -215,6 +215,9 @@ pub enum ServerError {
         /// Blocks there are.
         blocks: usize,
     },
+    /// A setting that does not fit what is known now.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// A bug: what was sent is not what the formula says.
     #[error(
         "PayloadMismatch: in round {round} client {client} exchanged {counted} bytes of {} ({direction:?}), \

@@ -7,9 +7,9 @@ use fedtune_crds::report::{ByteCount, Direction};
 
 use super::{Clock, Engine, Running, too_early};
 use crate::{
-    data::{Example, Labels, encode},
+    data::{Labels, encode},
     events::Event as Progress,
-    frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes},
+    frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes, public_reads},
     local::check_evaluation,
     meter::Worker,
     models::{Head, LoraSettings, Model},
@@ -43,7 +43,8 @@ impl Engine<'_> {
         let recipe = setup.plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
         let model = Model::new(setup.base.share(), &setup.lora, recipe.head, setup.plan.seed)?;
         let public = encode(&setup.public, &labels)?;
-        let public_reads = public.iter().map(Example::reads).sum();
+        let public_reads = public_reads(&public, recipe.head);
+        setup.plan.framework.check(setup.base.shape(), &recipe, public_reads)?;
         let all_data: Vec<_> = setup.all_data.drain(..).flatten().collect();
         let seat = ServerSeat {
             recipe: recipe.clone(),

@@ -25,6 +25,7 @@ use crate::{
 pub(super) const FEDLLM: &str = "fedLLM: {}";
 pub(super) const GRADIENTS: &str = "fedLLM: {upload: Gradients}";
 pub(super) const KD: &str = "kdFedLLM: {distillationSteps: 1}";
+pub(super) const KD_TOP_K: &str = "kdFedLLM: {distillationSteps: 1, logits: {topK: 2}}";
 pub(super) const SPLIT_V1: &str = "splitFedLLM: {variant: V1, cutLayer: 1}";
 pub(super) const SPLIT_V2: &str = "splitFedLLM: {variant: V2, cutLayer: 1}";
 pub(super) const LOCAL_ONLY: &str = "localOnly: {}";
