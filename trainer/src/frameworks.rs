@@ -58,8 +58,9 @@ pub trait Framework: Debug + Send + Sync {
     /// Payload of one client in one round by TRAINER's formulas, from shapes alone.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload;
 
-    /// Units of work in a round, for progress: `local` steps of all `clients` together, and what comes on top.
-    fn units(&self, _clients: u64, local: u64) -> u64 {
+    /// Units of work in a round, for progress: `local` batches of all `clients` together, and what comes on top in steps
+    /// of so many batches each.
+    fn units(&self, _clients: u64, local: u64, _batches_a_step: u64) -> u64 {
         local
     }
 
@@ -249,8 +250,9 @@ pub trait ServerHalf: Send {
     /// Combines the answers of these clients, given in client order with their examples.
     fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError>;
 
-    /// What answers this client's messages within the exchange that it is asked in, on the thread of its session.
-    fn stepper(&self, _client: Client) -> Option<Box<dyn Stepper>> {
+    /// What answers this client's messages within the round that it is asked in, one for each of its `batches`, on the
+    /// thread of its session.
+    fn stepper(&self, _client: Client, _round: u32, _batches: u64) -> Option<Box<dyn Stepper>> {
         None
     }
 

@@ -21,6 +21,7 @@ pub mod logs;
 pub mod meter;
 pub mod models;
 pub mod optimizer;
+pub mod pace;
 pub mod plan;
 pub mod progress;
 pub mod random;
@@ -28,7 +29,9 @@ pub mod refusal;
 pub mod report;
 pub mod rounds;
 pub mod run;
+pub mod schedule;
 pub mod server;
+pub mod stop;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

@@ -28,6 +28,7 @@ use crate::{
     meter::{Worker, peak_memory_bytes},
     models::{Model, Part},
     optimizer::Optimizer,
+    pace::Pace,
     random::{Key, Site},
     rounds::{Client, Exchange},
     wire::{Element, Line, Message, WireTensor},
@@ -71,8 +72,8 @@ impl Framework for Kd {
     }
 
     /// Every client distils once, and so does the server.
-    fn units(&self, clients: u64, local: u64) -> u64 {
-        local + (clients + 1) * self.steps as u64
+    fn units(&self, clients: u64, local: u64, batches_a_step: u64) -> u64 {
+        local + (clients + 1) * self.steps as u64 * batches_a_step
     }
 
     /// P C e each way, e = 4.
@@ -258,7 +259,8 @@ impl ServerHalf for KdServer {
 }
 
 impl Kd {
-    /// Distils `teacher` `[public, classes]` into `model`, with a new optimizer.
+    /// Distils `teacher` `[public, classes]` into `model`, with a new optimizer. The learning rate's schedule goes over the
+    /// distillation's own steps: as many in each round.
     fn distil(
         &self,
         model: &Model,
@@ -272,10 +274,10 @@ impl Kd {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &parameters);
         let lengths: Vec<usize> = public.iter().map(|example| example.tokens.len()).collect();
         let labelled = public.iter().all(|example| example.label.is_some());
-        let work = LocalWork::Steps(self.steps);
-        for (step, indices) in
-            local_batches(&lengths, recipe.batch_size, work, key, Site::Distillation).iter().enumerate()
-        {
+        let work = recipe.batches(LocalWork::Steps(self.steps));
+        let batches = local_batches(&lengths, recipe.batch_size, work, key, Site::Distillation);
+        let mut pace = Pace::new(recipe, key.round, batches.len());
+        for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
             let batch = Batch::of(public, indices, recipe.pad_id, model);
             let rows: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
@@ -286,7 +288,7 @@ impl Kd {
                 let loss =
                     distillation_loss(&z, &teacher.index_select(0, &rows), labels, self.temperature, self.lambda);
                 let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
-                optimizer.step(&parameters, &gradients);
+                pace.take(&mut optimizer, &parameters, gradients);
                 loss.double_value(&[])
             });
             check_loss(loss, key, &worker.name)?;

@@ -13,13 +13,14 @@ use crate::{
     local::check_evaluation,
     meter::Worker,
     models::{Head, LoraSettings, Model},
-    rounds::{Client, Exchange},
+    rounds::{Client, Event, Exchange},
     server::{
         Door, ServerError, ServerSetup, Steps,
         account::{RoundClose, check_payload},
         archive::last_completed,
         saved::Saved,
     },
+    stop::Stop,
     wire::{Limits, Message, Subject},
 };
 
@@ -117,13 +118,14 @@ impl Engine<'_> {
         let keeps_state = self.setup.plan.framework.needs().clients_keep_state;
         let state = last_completed(self.account.completed(), client);
         let (epoch, id) = (self.keep.epoch(), self.id(client));
-        let most_steps = self.account.steps_of(client, self.setup.plan);
+        let batches = self.account.batches_of(client, self.setup.plan);
         let half = &mut self.running()?.half;
         let mut ask = Message { epoch, attempt, ..half.ask(client, exchange)? };
         if keeps_state {
             ask.fields = serde_json::json!({ "state": state });
         }
-        let steps = half.stepper(client).map(|stepper| Steps::of(stepper, id, &ask, most_steps));
+        let stepper = half.stepper(client, exchange.round, batches);
+        let steps = stepper.map(|stepper| Steps::of(stepper, id, &ask, batches));
         door.set_steps(client, steps);
         door.send(client, ask);
         Ok(())
@@ -155,6 +157,20 @@ impl Engine<'_> {
             self.close_round(close, clock)?;
         }
         Ok(())
+    }
+
+    /// What the machine is told once an exchange is closed: whether a further round is wanted.
+    pub(super) fn after_close(&self, exchange: Exchange) -> Event {
+        let ends_round = exchange.index + 1 == self.setup.plan.rules.exchanges;
+        let Some(Stop { rule, sentence }) = self.stop().filter(|_| ends_round) else { return Event::Closed };
+        let (round, rule) = (exchange.round, rule.to_owned());
+        self.setup.events.tell(Progress::Stopped { round, rule, sentence });
+        Event::Enough
+    }
+
+    /// The stop rule that the rounds so far meet.
+    pub(super) fn stop(&self) -> Option<Stop> {
+        self.setup.plan.stop.met(self.account.rounds(), self.setup.plan.rules.rounds)
     }
 
     /// After a round's last exchange: evaluates, checks the bytes, and keeps all of it before anything else happens.
