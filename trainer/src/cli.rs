@@ -20,6 +20,7 @@ mod apart;
 mod certs;
 pub mod environment;
 mod identity;
+mod merge;
 mod report;
 mod run;
 mod signals;
@@ -64,6 +65,8 @@ pub enum Command {
     Client(apart::ClientArgs),
     /// Compares results that are there already.
     Report(report::ReportArgs),
+    /// Puts an adapter into its base model, for any program that loads Hugging Face models.
+    Merge(merge::MergeArgs),
     /// Makes a CA, certificates and join bundles for a run, or renews them.
     Certs(certs::CertsArgs),
 }
@@ -100,6 +103,7 @@ fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
         Command::Server(arguments) => apart::server(arguments, &events, watch),
         Command::Client(arguments) => apart::client(arguments, &events),
         Command::Report(arguments) => report::report(arguments),
+        Command::Merge(arguments) => merge::merge(arguments),
         Command::Certs(arguments) => certs::certs(arguments),
     }
 }

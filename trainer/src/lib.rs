@@ -1,6 +1,7 @@
 //! The trainer: fine-tunes one language model across clients in three federated frameworks, and measures each.
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
+pub mod adapter_files;
 pub mod averages;
 mod caught;
 pub mod checkpoint;
@@ -18,6 +19,7 @@ pub mod fuzzing;
 pub mod identity;
 pub mod local;
 pub mod logs;
+pub mod merge;
 pub mod meter;
 pub mod models;
 pub mod optimizer;

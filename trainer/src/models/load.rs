@@ -8,6 +8,7 @@ pub(crate) mod fuzzing;
 mod gguf;
 mod safetensors;
 mod tokenizer;
+mod weights;
 
 use std::{
     fs,
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 pub(super) use self::checkpoint::Checkpoint;
 pub use self::tokenizer::{LoadedTokenizer, load_tokenizer};
+pub use self::weights::{StoredTensor, Weights};
 use super::{
     base::{Base, Body, LoadOptions},
     bert::{self, Bert},
