@@ -16,7 +16,7 @@ use tch::{Device, Tensor};
 use thiserror::Error;
 
 use crate::{
-    models::{Head, LoraSettings, Model, ModelError, ModelShape, resolve_targets},
+    models::{Base, Head, LoraSettings, Model, ModelError, ModelShape, resolve_targets},
     wire::{Element, WireError, WireTensor},
 };
 
@@ -201,45 +201,46 @@ impl AdapterFiles {
         Ok(expected)
     }
 
-    /// Refuses settings or labels other than a run's.
-    pub fn check_spec(
-        &self,
-        shape: &ModelShape,
-        lora: &LoraSettings,
-        head: Head,
-        labels: &[String],
-    ) -> Result<(), AdapterError> {
-        let differs = |what: String| Err(AdapterError::Spec { folder: self.folder.clone(), what });
-        let (own, asked) = (&self.lora, lora);
+    /// Refuses settings other than a run's.
+    ///
+    /// # Errors
+    /// A sentence with the field of the spec that would have to change.
+    pub fn check_settings(&self, shape: &ModelShape, asked: &LoraSettings) -> Result<(), AdapterError> {
+        let own = &self.lora;
         if own.rank != asked.rank {
-            return differs(format!("it has rank {}, and tuning.lora.rank is {}; set it to {0}", own.rank, asked.rank));
+            let (own, asked) = (own.rank, asked.rank);
+            return Err(self.no_spec(format!("it has rank {own}, and tuning.lora.rank is {asked}; set it to {own}")));
         }
         if (own.scale() - asked.scale()).abs() > 1e-9 * own.scale().abs() {
-            return differs(format!(
+            return Err(self.no_spec(format!(
                 "its alpha is {} (rsLora {}), and tuning.lora asks for {} (rsLora {}); another scale would be another model",
                 own.alpha, own.rs_lora, asked.alpha, asked.rs_lora
-            ));
+            )));
         }
-        let names = |lora| {
-            Ok::<_, ModelError>(resolve_targets(shape, lora)?.into_iter().map(|linear| linear.name).collect::<Vec<_>>())
+        let names = |lora| -> Result<Vec<String>, ModelError> {
+            Ok(resolve_targets(shape, lora)?.into_iter().map(|linear| linear.name).collect())
         };
         if names(own)? != names(asked)? {
-            return differs(format!(
-                "it adapts {}, and tuning.lora.targetModules asks for {}",
-                own.target_modules.join(", "),
-                asked.target_modules.join(", ")
-            ));
+            let (own, asked) = (own.target_modules.join(", "), asked.target_modules.join(", "));
+            return Err(self.no_spec(format!("it adapts {own}, and tuning.lora.targetModules asks for {asked}")));
         }
-        let own_head = self.head(shape)?;
-        if own_head != head {
-            return differs(format!("it ends in {}, and the run in {}", words(own_head), words(head)));
+        Ok(())
+    }
+
+    /// Refuses a head or labels other than a run's.
+    ///
+    /// # Errors
+    /// A sentence with both.
+    pub fn check_labels(&self, shape: &ModelShape, head: Head, labels: &[String]) -> Result<(), AdapterError> {
+        let own = self.head(shape)?;
+        if own != head {
+            return Err(self.no_spec(format!("it ends in {}, and the run in {}", words(own), words(head))));
         }
         if head != Head::Language && !self.labels.is_empty() && self.labels != labels {
-            return differs(format!(
-                "its labels are {}, and the run's are {}; set data.labels to the adapter's, in its order",
-                self.labels.join(", "),
-                labels.join(", ")
-            ));
+            let (own, labels) = (self.labels.join(", "), labels.join(", "));
+            return Err(self.no_spec(format!(
+                "its labels are {own}, and the run's are {labels}; set data.labels to the adapter's, in its order"
+            )));
         }
         Ok(())
     }
@@ -276,9 +277,33 @@ impl AdapterFiles {
         Ok(stored)
     }
 
+    fn no_spec(&self, what: String) -> AdapterError {
+        AdapterError::Spec { folder: self.folder.clone(), what }
+    }
+
     fn no_base(&self, what: String) -> AdapterError {
         AdapterError::Base { folder: self.folder.clone(), what }
     }
+}
+
+/// A model as every worker of a run starts from it: the same for server, clients and students.
+///
+/// # Errors
+/// Where `lora` or `head` asks for what the base does not have, or `initial` has another head or other labels.
+pub fn starting_model(
+    base: Base,
+    lora: &LoraSettings,
+    head: Head,
+    seed: u64,
+    labels: &[String],
+    initial: Option<&AdapterFiles>,
+) -> Result<Model, AdapterError> {
+    let model = Model::new(base, lora, head, seed)?;
+    if let Some(initial) = initial {
+        initial.check_labels(model.shape(), head, labels)?;
+        initial.put_on(&model)?;
+    }
+    Ok(model)
 }
 
 impl Config {

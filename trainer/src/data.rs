@@ -34,7 +34,6 @@ pub use partition::PartitionError;
 pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, Partition, Scope, Source};
 pub use read::ReadError;
 pub use tokenise::TokeniseError;
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use tokenise::tokenise;
 
 /// A text as the model reads it.

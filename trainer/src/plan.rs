@@ -54,6 +54,8 @@ pub struct Plan {
     pub data: DataPlan,
     /// The adapter.
     pub lora: LoraSettings,
+    /// Folder of the adapter to start from; none for a fresh one.
+    pub initial_adapter: Option<PathBuf>,
     /// Steps or epochs of a round.
     pub work: LocalWork,
     /// Examples of a batch.
@@ -159,6 +161,13 @@ impl Plan {
             threads: spec.training.threads as usize,
             data: data::parse(spec, needs.client_evaluates),
             lora: lora(&spec.tuning.lora),
+            initial_adapter: spec
+                .tuning
+                .lora
+                .initial_adapter
+                .as_ref()
+                .and_then(|at| at.path.clone())
+                .map(PathBuf::from),
             work: match spec.training.local_work() {
                 spec::LocalWork::Steps(steps) => LocalWork::Steps(steps as usize),
                 spec::LocalWork::Epochs(epochs) => LocalWork::Epochs(epochs as usize),

@@ -15,6 +15,7 @@ use fedtune_crds::report::RunReport;
 use thiserror::Error;
 
 use crate::{
+    adapter_files::AdapterError,
     checkpoint::CheckpointError,
     client::ClientError,
     data::DataError,
@@ -68,6 +69,9 @@ pub enum RunError {
     /// The adapter.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The adapter to start from.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -111,12 +115,19 @@ impl RunError {
             | Self::Length(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Listen(_) => true,
             Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
             Self::Server(error) => {
-                matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_) | ServerError::Saved { .. })
+                matches!(
+                    error,
+                    ServerError::CutLayer { .. }
+                        | ServerError::Data(_)
+                        | ServerError::Adapter(_)
+                        | ServerError::Saved { .. }
+                )
             }
             Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
         }
@@ -134,6 +145,7 @@ impl RunError {
             | Self::Length(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Listen(_)
             | Self::Connect(_)

@@ -80,7 +80,8 @@ fn a_spec_that_asks_for_another_adapter_is_refused_with_the_field_to_change() {
     let model = model(0);
     let (own, head) = (files.lora.clone(), Head::Classifier(3));
     let check = |lora: &LoraSettings, head, labels: &[String]| {
-        let checked = files.check_spec(model.shape(), lora, head, labels);
+        let checked = files.check_settings(model.shape(), lora);
+        let checked = checked.and_then(|()| files.check_labels(model.shape(), head, labels));
         checked.map_err(|error| error.to_string().split_once("the spec: ").unwrap().1.to_owned())
     };
     assert_eq!(check(&own, head, &labels()), Ok(()));

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use fedtune_crds::report::{Direction, FrameworkName, PayloadKind};
+use fedtune_crds::report::{Direction, Flops, FrameworkName, PayloadKind};
 use tch::{Kind, Reduction, Tensor};
 
 use super::{
     ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
+    WorkFacts,
     adapter::{describe, finite},
     answer, ask, refuse_tensors,
 };
@@ -22,6 +23,7 @@ use crate::{
         Example,
         batches::{LocalWork, local_batches},
     },
+    estimate::sizes,
     evaluate::{self, Evaluation},
     flops,
     local::{Batch, Recipe, TrainError, check_loss, tensors, train},
@@ -69,6 +71,20 @@ impl Framework for Kd {
 
     fn server_half(&self, seat: ServerSeat) -> Box<dyn ServerHalf> {
         Box::new(KdServer { kd: self.clone(), uploads: BTreeMap::new(), broadcast: None, seat })
+    }
+
+    /// Local steps, the public set once forward, and a distillation.
+    fn client_flops(&self, facts: &WorkFacts<'_>) -> Flops {
+        let WorkFacts { shape, recipe, public, key, .. } = facts;
+        let distilled = sizes(public, &self.batches(public, recipe, *key));
+        let distill =
+            distilled.into_iter().map(|batch| flops::train(shape, Part::Whole, &recipe.lora, recipe.head, batch));
+        Flops {
+            train: facts.train(Part::Whole),
+            public_forward: evaluate::forward_flops(shape, public, recipe),
+            distill: distill.sum(),
+            ..Flops::default()
+        }
     }
 
     /// Every client distils once, and so does the server.
@@ -259,6 +275,13 @@ impl ServerHalf for KdServer {
 }
 
 impl Kd {
+    /// The batches of a distillation, as positions in the public set.
+    fn batches(&self, public: &[Example], recipe: &Recipe, key: Key) -> Vec<Vec<usize>> {
+        let lengths: Vec<usize> = public.iter().map(|example| example.tokens.len()).collect();
+        let work = recipe.batches(LocalWork::Steps(self.steps));
+        local_batches(&lengths, recipe.batch_size, work, key, Site::Distillation)
+    }
+
     /// Distils `teacher` `[public, classes]` into `model`, with a new optimizer. The learning rate's schedule goes over the
     /// distillation's own steps: as many in each round.
     fn distil(
@@ -272,10 +295,8 @@ impl Kd {
     ) -> Result<(), TrainError> {
         let parameters = tensors(model, Part::Whole);
         let mut optimizer = Optimizer::new(&recipe.optimizer, &parameters);
-        let lengths: Vec<usize> = public.iter().map(|example| example.tokens.len()).collect();
         let labelled = public.iter().all(|example| example.label.is_some());
-        let work = recipe.batches(LocalWork::Steps(self.steps));
-        let batches = local_batches(&lengths, recipe.batch_size, work, key, Site::Distillation);
+        let batches = self.batches(public, recipe, key);
         let mut pace = Pace::new(recipe, key.round, batches.len());
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };

@@ -22,6 +22,7 @@ use crate::{
     testing::{materials, plan, records},
 };
 
+mod initial;
 mod training;
 
 /// A run with clients of 10, 11, 12, ... examples.

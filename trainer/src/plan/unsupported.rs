@@ -53,13 +53,14 @@ fn is_remote(source: &Source) -> bool {
 }
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
+    let path = "set path to the adapter's folder";
     [
         refuse(spec.model.task == Task::CausalLm, "spec.model.task", "CausalLM", "set SequenceClassification"),
         refuse(
-            spec.tuning.lora.initial_adapter.is_some(),
+            spec.tuning.lora.initial_adapter.as_ref().is_some_and(is_remote),
             "spec.tuning.lora.initialAdapter",
-            "an adapter to start from",
-            "leave it out",
+            "a remote source",
+            path,
         ),
     ]
     .into_iter()

@@ -7,12 +7,13 @@ use fedtune_crds::report::{ByteCount, Direction};
 
 use super::{Clock, Engine, Running, too_early};
 use crate::{
+    adapter_files::starting_model,
     data::{Example, Labels, encode},
     events::Event as Progress,
     frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes},
     local::check_evaluation,
     meter::Worker,
-    models::{Head, LoraSettings, Model},
+    models::Head,
     rounds::{Client, Event, Exchange},
     server::{
         Door, ServerError, ServerSetup, Steps,
@@ -42,14 +43,15 @@ impl Engine<'_> {
     pub(super) fn make_running(&mut self, labels: Labels) -> Result<Running, ServerError> {
         let setup = &mut self.setup;
         let recipe = setup.plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
-        let model = Model::new(setup.base.share(), &setup.lora, recipe.head, setup.plan.seed)?;
+        let (base, initial) = (setup.base.share(), setup.initial.as_deref());
+        let model = starting_model(base, &setup.lora, recipe.head, setup.plan.seed, labels.as_slice(), initial)?;
         let public = encode(&setup.public, &labels)?;
         let public_reads = public.iter().map(Example::reads).sum();
         let all_data: Vec<_> = setup.all_data.drain(..).flatten().collect();
         let seat = ServerSeat {
             recipe: recipe.clone(),
             model,
-            spare: spare(setup, recipe.head),
+            spare: spare(setup, recipe.head, &labels),
             clients: setup.plan.clients.iter().map(ToString::to_string).collect(),
             all_data: encode(&all_data, &labels)?,
             public,
@@ -215,9 +217,11 @@ impl Engine<'_> {
 }
 
 /// Makes further models like the first; the arguments have made one already.
-fn spare(setup: &ServerSetup<'_>, head: Head) -> Spare {
-    let (base, lora, seed): (_, LoraSettings, _) = (setup.base.share(), setup.lora.clone(), setup.plan.seed);
+fn spare(setup: &ServerSetup<'_>, head: Head, labels: &Labels) -> Spare {
+    let (base, lora, seed) = (setup.base.share(), setup.lora.clone(), setup.plan.seed);
+    let (labels, initial) = (labels.clone(), setup.initial.clone());
     Spare(Box::new(move || {
-        Model::new(base.share(), &lora, head, seed).expect("the same arguments have made a model already")
+        let model = starting_model(base.share(), &lora, head, seed, labels.as_slice(), initial.as_deref());
+        model.expect("the same arguments have made a model already")
     }))
 }
