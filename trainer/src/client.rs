@@ -10,18 +10,20 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use thiserror::Error;
 
 use crate::{
+    adapter_files::{AdapterError, AdapterFiles},
     checkpoint::{CheckpointError, Keep},
     data::{DataError, Record},
     events::Events,
     frameworks::{ClientHalf, FrameworkError},
     local::TrainError,
     meter::Slots,
-    models::{Base, LoraSettings, ModelError},
+    models::{Base, LoraSettings},
     plan::Plan,
     rounds::Client,
     server::panic_sentence,
@@ -47,6 +49,8 @@ pub struct ClientSetup<'a> {
     pub base: Base,
     /// The adapter, its targets resolved.
     pub lora: LoraSettings,
+    /// The adapter to start from; none for a fresh one.
+    pub initial: Option<Arc<AdapterFiles>>,
     /// What fills a batch.
     pub pad_id: u32,
     /// Its private records.
@@ -105,7 +109,7 @@ pub enum ClientError {
     Data(#[from] DataError),
     /// The adapter.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Adapter(#[from] AdapterError),
     /// Its work.
     #[error(transparent)]
     Framework(#[from] FrameworkError),
@@ -148,7 +152,7 @@ impl ClientError {
             Self::NotNow(_) | Self::OldServer { .. } => true,
             Self::Connect(_)
             | Self::Data(_)
-            | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Framework(_)
             | Self::Checkpoint(_)
             | Self::Refused(_)
@@ -178,7 +182,7 @@ impl ClientError {
             | Self::Connect(_)
             | Self::Framework(FrameworkError::Refused { .. } | FrameworkError::Link(_)) => true,
             Self::Data(_)
-            | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Framework(_)
             | Self::Checkpoint(_)
             | Self::OtherRun

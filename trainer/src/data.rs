@@ -37,7 +37,6 @@ pub use partition::PartitionError;
 pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, LongResponse, Partition, Scope, Source};
 pub use read::ReadError;
 pub use tokenise::TokeniseError;
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use tokenise::{Texts, tokenise};
 
 /// A text as the model reads it.

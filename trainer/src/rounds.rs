@@ -44,6 +44,8 @@ pub enum Event {
     Answered(Client, Exchange),
     /// The server's own work at the close of an exchange is done.
     Closed,
+    /// The same, and no further round is wanted.
+    Enough,
 }
 
 /// What is to be done now, in this order.
@@ -58,7 +60,7 @@ pub enum Action {
     Abandon(Client, Exchange),
     /// Leave this answer out: its exchange is closed, the client was not asked, or its turn is not now.
     LeaveOut(Client, Exchange),
-    /// Combine the answers; the machine goes on at [`Event::Closed`]. Both lists are in client order.
+    /// Combine the answers; the machine goes on at [`Event::Closed`] or [`Event::Enough`]. Both lists are in client order.
     Close { exchange: Exchange, answered: Vec<Client>, absent: Vec<(Client, Absence)> },
     /// All rounds are done.
     Finish,

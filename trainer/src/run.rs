@@ -15,6 +15,7 @@ use fedtune_crds::report::RunReport;
 use thiserror::Error;
 
 use crate::{
+    adapter_files::AdapterError,
     checkpoint::CheckpointError,
     client::ClientError,
     data::DataError,
@@ -68,6 +69,9 @@ pub enum RunError {
     /// The adapter.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The adapter to start from.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -111,6 +115,7 @@ impl RunError {
             | Self::Length(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Listen(_) => true,
@@ -121,6 +126,7 @@ impl RunError {
                     ServerError::CutLayer { .. }
                         | ServerError::Unfit(_)
                         | ServerError::Data(_)
+                        | ServerError::Adapter(_)
                         | ServerError::Saved { .. }
                 )
             }
@@ -140,6 +146,7 @@ impl RunError {
             | Self::Length(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Listen(_)
             | Self::Connect(_)

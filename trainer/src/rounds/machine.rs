@@ -128,6 +128,11 @@ impl Rounds {
                 }
             }
             Event::Closed => self.after_close(now),
+            Event::Enough => {
+                if matches!(self.phase, Phase::Closing { .. }) {
+                    self.phase = Phase::Finished;
+                }
+            }
         }
     }
 

@@ -176,6 +176,17 @@ fn a_run_without_clients_closes_each_round_at_once() {
 }
 
 #[test]
+fn a_run_of_which_enough_is_done_is_finished_before_its_last_round() {
+    let (mut rounds, _) = started(rules(2, 2));
+    // Before a round closes there is nothing to end.
+    assert_eq!(rounds.tick(MINUTE, &[Event::Enough]), []);
+    let answers = [0, 1].map(|client| Event::Answered(client, exchange(1, 0)));
+    assert!(matches!(&rounds.tick(MINUTE, &answers)[..], [Action::Close { .. }]));
+    assert_eq!(rounds.tick(MINUTE, &[Event::Enough]), [Action::Finish]);
+    assert_eq!((rounds.tick(MINUTE, &[Event::Joined(0)]), rounds.deadline()), (vec![], None));
+}
+
+#[test]
 fn a_fraction_asks_that_many_clients_and_others_each_round() {
     let rules = Rules { fraction: 0.5, ..rules(8, 1) };
     let rounds: BTreeSet<_> = (1..=8).map(|round| rules.sample(round)).collect();

@@ -1,7 +1,10 @@
 //! Device, base model, tokenizer and data of a run; the base is read once for all specs of a call that share it.
 //! Must not start anything.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use fedtune_crds::hex;
 use sha2::{Digest, Sha256};
@@ -10,9 +13,12 @@ use thiserror::Error;
 
 use super::RunError;
 use crate::{
+    adapter_files::AdapterFiles,
     data::{self, Corpus, Scope},
     events::{Event, Events},
-    models::{Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets},
+    models::{
+        Architecture, Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets,
+    },
     plan::{DeviceChoice, Plan, Task},
     server::check_cut,
 };
@@ -24,6 +30,8 @@ pub struct Materials {
     pub base: Base,
     /// The adapter, its targets resolved against the model.
     pub lora: LoraSettings,
+    /// The adapter that everyone starts from; none for a fresh one.
+    pub initial: Option<Arc<AdapterFiles>>,
     /// What fills a batch.
     pub pad_id: u32,
     /// Everyone's records, as far as this process may see them.
@@ -86,13 +94,15 @@ impl Shelf {
         let (cache, events) = (self.cache.clone(), self.events.clone());
         let loaded = self.load(plan, device)?;
         let base = loaded.base.share();
-        let lora = LoraSettings { target_modules: targets(plan, &base), ..plan.lora.clone() };
+        let lora = LoraSettings { target_modules: targets(plan, base.architecture()), ..plan.lora.clone() };
         resolve_targets(base.shape(), &lora)?;
         check_length(plan, &base)?;
         check_cut(plan, &base)?;
+        let initial = initial_adapter(plan, &base, &lora)?;
         let corpus = data::load(&plan.data, scope, &loaded.tokenizer, cache.as_deref(), &events)?;
         Ok(Materials {
-            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash),
+            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash, initial.as_deref()),
+            initial,
             model_name: format!("{} ({} blocks)", file_name(&plan.model), base.shape().blocks),
             device_words: device_words(device, plan.precision),
             pad_id: loaded.tokenizer.pad_id,
@@ -141,17 +151,28 @@ fn check_length(plan: &Plan, base: &Base) -> Result<(), LengthError> {
 }
 
 /// The spec's target modules, else those that the architecture's adapters usually take.
-fn targets(plan: &Plan, base: &Base) -> Vec<String> {
+pub fn targets(plan: &Plan, architecture: Architecture) -> Vec<String> {
     if plan.lora.target_modules.is_empty() {
-        base.architecture().default_targets().iter().map(ToString::to_string).collect()
+        architecture.default_targets().iter().map(ToString::to_string).collect()
     } else {
         plan.lora.target_modules.clone()
     }
 }
 
-fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str) -> String {
+/// Reads the adapter to start from, and refuses one of another base or with other settings. Its labels are compared once
+/// the run's are frozen.
+fn initial_adapter(plan: &Plan, base: &Base, lora: &LoraSettings) -> Result<Option<Arc<AdapterFiles>>, RunError> {
+    let Some(folder) = &plan.initial_adapter else { return Ok(None) };
+    let initial = AdapterFiles::read(folder)?;
+    initial.check_base(base.shape())?;
+    initial.check_settings(base.shape(), lora)?;
+    Ok(Some(Arc::new(initial)))
+}
+
+fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str, initial: Option<&AdapterFiles>) -> String {
     let mut hash = Sha256::new();
-    for part in [plan.spec_hash.as_str(), base.hash().as_str(), tokenizer_hash] {
+    let (base, initial) = (base.hash(), initial.map(|initial| initial.hash.as_str()));
+    for part in [&plan.spec_hash, &base, tokenizer_hash].into_iter().chain(initial) {
         hash.update(part);
         hash.update([0]);
     }
