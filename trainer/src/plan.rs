@@ -3,7 +3,11 @@
 
 use std::path::PathBuf;
 
-use fedtune_crds::{FederatedFineTune, model::Precision as SpecPrecision, spec_hash, training as spec};
+use fedtune_crds::{
+    FederatedFineTune,
+    model::{Precision as SpecPrecision, Task as SpecTask},
+    spec_hash, training as spec,
+};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -11,7 +15,7 @@ use crate::{
     data::{DataPlan, batches::LocalWork},
     frameworks::{self, Refused, SharedFramework},
     local::Recipe,
-    models::{LoraSettings, Precision},
+    models::{Head, LoraSettings, Precision},
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
 };
@@ -36,6 +40,8 @@ pub struct Plan {
     pub framework: SharedFramework,
     /// Folder or file of the base model.
     pub model: PathBuf,
+    /// What is learned.
+    pub task: Task,
     /// Element type of base weights and activations.
     pub precision: Precision,
     /// Where to compute.
@@ -79,6 +85,15 @@ impl std::fmt::Display for ClientId {
     }
 }
 
+/// `spec.model.task`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// One label a text.
+    Classification,
+    /// The next token.
+    Language,
+}
+
 /// `spec.training.device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -107,7 +122,7 @@ impl Plan {
     pub fn of(resource: &FederatedFineTune) -> Result<Self, PlanError> {
         let spec = &resource.spec;
         let mut refused = unsupported::find(spec);
-        let framework = frameworks::parse(&spec.framework, spec.model.precision).map_err(|mut more| {
+        let framework = frameworks::parse(spec).map_err(|mut more| {
             more.append(&mut refused);
             PlanError::Refused(more)
         })?;
@@ -122,6 +137,10 @@ impl Plan {
             attempt: spec.attempt,
             seed: spec.seed,
             model: PathBuf::from(spec.model.source.path.clone().unwrap_or_default()),
+            task: match spec.model.task {
+                SpecTask::SequenceClassification => Task::Classification,
+                SpecTask::CausalLm => Task::Language,
+            },
             precision: match spec.model.precision {
                 SpecPrecision::F32 => Precision::F32,
                 SpecPrecision::BF16 => Precision::BF16,
@@ -161,10 +180,19 @@ impl Plan {
             batch_size: self.batch_size,
             optimizer: self.optimizer.clone(),
             lora,
+            head: self.head(labels),
             labels,
             max_length: self.data.max_sequence_length,
             seed: self.seed,
             pad_id,
+        }
+    }
+
+    /// What the model ends in, with so many labels.
+    pub fn head(&self, labels: usize) -> Head {
+        match self.task {
+            Task::Classification => Head::Classifier(labels),
+            Task::Language => Head::Language,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     data::{self, Corpus, Scope},
     events::{Event, Events},
     models::{Base, LoadOptions, LoraSettings, Precision, load_tokenizer, resolve_targets},
-    plan::{DeviceChoice, Plan},
+    plan::{DeviceChoice, Plan, Task},
     server::check_cut,
 };
 
@@ -65,7 +65,7 @@ pub struct Shelf {
 
 #[derive(Debug)]
 struct Loaded {
-    key: (PathBuf, Precision, Device),
+    key: (PathBuf, LoadOptions),
     base: Base,
     tokenizer: Tokenizer,
     tokenizer_hash: String,
@@ -108,7 +108,8 @@ impl Shelf {
     }
 
     fn load(&mut self, plan: &Plan, device: Device) -> Result<&Loaded, RunError> {
-        let key = (plan.model.clone(), plan.precision, device);
+        let options = LoadOptions { precision: plan.precision, device, language_head: plan.task == Task::Language };
+        let key = (plan.model.clone(), options);
         let kept = self.loaded.take().filter(|loaded| loaded.key == key);
         let loaded = match kept {
             Some(loaded) => loaded,
@@ -117,10 +118,10 @@ impl Shelf {
         Ok(self.loaded.insert(loaded))
     }
 
-    fn read(&self, key: (PathBuf, Precision, Device)) -> Result<Loaded, RunError> {
+    fn read(&self, key: (PathBuf, LoadOptions)) -> Result<Loaded, RunError> {
         let stage = format!("Reading {}", file_name(&key.0));
         self.events.tell(Event::StageStarted { stage, of: 0 });
-        let base = Base::load(&key.0, LoadOptions { precision: key.1, device: key.2 })?;
+        let base = Base::load(&key.0, key.1)?;
         let tokenizer = load_tokenizer(&key.0)?;
         tokenizer.check(base.shape())?;
         self.events.tell(Event::StageFinished);
