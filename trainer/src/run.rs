@@ -193,7 +193,11 @@ fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions)
         // What lies there may be another process's: nothing of it is overwritten.
         Err(error) if error.is_of_checkpoints() => Err(error),
         Err(error) => {
-            crate::report::write(&summary::failed(plan, &materials, &error.to_string()), folder.path())?;
+            let failed = summary::failed(plan, &materials, &error.to_string());
+            // What ended the run may be why this cannot be written either: the first error is the one to tell.
+            if let Err(unwritten) = crate::report::write(&failed, folder.path()) {
+                tracing::warn!("{unwritten}");
+            }
             Err(error)
         }
     }

@@ -41,6 +41,8 @@ mod engine;
 mod farewell;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod quiet;
 mod saved;
 mod sessions;
 #[cfg(test)]
