@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
+//! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
 //! | `program.rs` | the program: built, started, waited for |
 //! | `siege.rs` | server and clients that are killed and started again |
@@ -12,6 +13,7 @@
 
 mod bench;
 pub mod exposition;
+pub mod files;
 pub mod http;
 mod program;
 pub mod siege;

@@ -34,6 +34,8 @@ pub use partition::PartitionError;
 pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, Partition, Scope, Source};
 pub use read::ReadError;
 pub use tokenise::TokeniseError;
+
+use crate::sources::SourceError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use tokenise::tokenise;
 
@@ -66,6 +68,9 @@ pub struct Corpus {
 /// Why there is no data to train on.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// A source cannot be brought.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A source cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -29,6 +29,7 @@ pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod server;
+pub mod sources;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

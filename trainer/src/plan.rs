@@ -1,8 +1,6 @@
 //! The plan of a run: the spec parsed once into types that cannot be wrong, before anything is read or started.
 //! Must not touch files, models or the network; what needs those is checked where they are read.
 
-use std::path::PathBuf;
-
 use fedtune_crds::{FederatedFineTune, model::Precision as SpecPrecision, spec_hash, training as spec};
 use serde_json::Value;
 use thiserror::Error;
@@ -14,6 +12,7 @@ use crate::{
     models::{LoraSettings, Precision},
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
+    sources::Origin,
 };
 
 mod data;
@@ -34,8 +33,8 @@ pub struct Plan {
     pub seed: u64,
     /// The framework with its options.
     pub framework: SharedFramework,
-    /// Folder or file of the base model.
-    pub model: PathBuf,
+    /// Where the base model comes from.
+    pub model: Origin,
     /// Element type of base weights and activations.
     pub precision: Precision,
     /// Where to compute.
@@ -121,7 +120,7 @@ impl Plan {
             experiment: spec.experiment.clone(),
             attempt: spec.attempt,
             seed: spec.seed,
-            model: PathBuf::from(spec.model.source.path.clone().unwrap_or_default()),
+            model: Origin::of(&spec.model.source),
             precision: match spec.model.precision {
                 SpecPrecision::F32 => Precision::F32,
                 SpecPrecision::BF16 => Precision::BF16,

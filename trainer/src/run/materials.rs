@@ -1,7 +1,7 @@
 //! Device, base model, tokenizer and data of a run; the base is read once for all specs of a call that share it.
 //! Must not start anything.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fedtune_crds::hex;
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use crate::{
     models::{Base, LoadOptions, LoraSettings, Precision, load_tokenizer, resolve_targets},
     plan::{DeviceChoice, Plan},
     server::check_cut,
+    sources::{Access, Fetcher, Origin, Wanted},
 };
 
 /// What a run works with.
@@ -59,13 +60,14 @@ pub struct LengthError {
 #[derive(Debug)]
 pub struct Shelf {
     cache: Option<PathBuf>,
+    fetcher: Fetcher,
     events: Events,
     loaded: Option<Loaded>,
 }
 
 #[derive(Debug)]
 struct Loaded {
-    key: (PathBuf, Precision, Device),
+    key: (Origin, Precision, Device),
     base: Base,
     tokenizer: Tokenizer,
     tokenizer_hash: String,
@@ -73,9 +75,9 @@ struct Loaded {
 }
 
 impl Shelf {
-    /// An empty shelf.
-    pub fn new(cache: Option<PathBuf>, events: Events) -> Self {
-        Self { cache, events, loaded: None }
+    /// An empty shelf; what is not on this machine is brought into `cache`.
+    pub fn new(cache: Option<PathBuf>, access: Access, events: Events) -> Self {
+        Self { fetcher: Fetcher::new(cache.clone(), access, events.clone()), cache, events, loaded: None }
     }
 
     /// Everything that a run of `plan` in one process needs.
@@ -86,18 +88,18 @@ impl Shelf {
     /// What the part of a run in `scope` needs.
     pub fn take_for(&mut self, plan: &Plan, scope: Scope) -> Result<Materials, RunError> {
         let device = choose_device(plan.device)?;
-        let (cache, events) = (self.cache.clone(), self.events.clone());
-        let loaded = self.load(plan, device)?;
+        self.load(plan, device)?;
+        let loaded = self.loaded.as_ref().expect("it has just been loaded");
         let base = loaded.base.share();
         let lora = LoraSettings { target_modules: targets(plan, &base), ..plan.lora.clone() };
         resolve_targets(base.shape(), &lora)?;
         check_length(plan, &base)?;
         check_cut(plan, &base)?;
-        let corpus =
-            data::load(&plan.data, scope, &loaded.tokenizer, &loaded.tokenizer_hash, cache.as_deref(), &events)?;
+        let (tokenizer, hash, cache) = (&loaded.tokenizer, &loaded.tokenizer_hash, self.cache.as_deref());
+        let corpus = data::load(&plan.data, scope, tokenizer, hash, &self.fetcher, cache, &self.events)?;
         Ok(Materials {
             run_hash: run_hash(plan, &base, &loaded.tokenizer_hash),
-            model_name: format!("{} ({} blocks)", file_name(&plan.model), base.shape().blocks),
+            model_name: format!("{} ({} blocks)", plan.model.name(), base.shape().blocks),
             device_words: device_words(device, plan.precision),
             pad_id: loaded.pad_id,
             tokenizer_hash: loaded.tokenizer_hash.clone(),
@@ -107,21 +109,22 @@ impl Shelf {
         })
     }
 
-    fn load(&mut self, plan: &Plan, device: Device) -> Result<&Loaded, RunError> {
+    fn load(&mut self, plan: &Plan, device: Device) -> Result<(), RunError> {
         let key = (plan.model.clone(), plan.precision, device);
         let kept = self.loaded.take().filter(|loaded| loaded.key == key);
         let loaded = match kept {
             Some(loaded) => loaded,
             None => self.read(key)?,
         };
-        Ok(self.loaded.insert(loaded))
+        self.loaded = Some(loaded);
+        Ok(())
     }
 
-    fn read(&self, key: (PathBuf, Precision, Device)) -> Result<Loaded, RunError> {
-        let stage = format!("Reading {}", file_name(&key.0));
-        self.events.tell(Event::StageStarted { stage, of: 0 });
-        let base = Base::load(&key.0, LoadOptions { precision: key.1, device: key.2 })?;
-        let tokenizer = load_tokenizer(&key.0)?;
+    fn read(&self, key: (Origin, Precision, Device)) -> Result<Loaded, RunError> {
+        let path = self.fetcher.fetch(&key.0, Wanted::Model)?;
+        self.events.tell(Event::StageStarted { stage: format!("Reading {}", key.0.name()), of: 0 });
+        let base = Base::load(&path, LoadOptions { precision: key.1, device: key.2 })?;
+        let tokenizer = load_tokenizer(&path)?;
         tokenizer.check(base.shape())?;
         self.events.tell(Event::StageFinished);
         Ok(Loaded {
@@ -173,8 +176,4 @@ fn device_words(device: Device, precision: Precision) -> String {
         Device::Cpu | Device::Mps | Device::Vulkan => "CPU".to_owned(),
     };
     format!("{name} ({precision:?})")
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
