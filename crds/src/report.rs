@@ -142,12 +142,25 @@ pub struct RoundReport {
     pub round: u32,
     /// Wall-clock seconds, evaluation included.
     pub seconds: f64,
-    /// Share of held-out examples that the global model labels rightly.
+    /// Share of held-out examples that the global model labels rightly; of a CausalLM its choices' accuracy where there
+    /// are choices, else its tokens'.
     pub accuracy: f64,
     /// Mean of the labels' F1.
     pub macro_f1: f64,
-    /// Mean cross-entropy on the held-out examples, in nats.
+    /// Mean cross-entropy on the held-out examples, in nats; a token, of a CausalLM.
     pub loss: f64,
+    /// exp of the mean loss a token (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Share of the tokens to be said that are the likeliest after those before them (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_accuracy: Option<f64>,
+    /// Share of the greedy answers that are right, token by token (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_match: Option<f64>,
+    /// Share of the examples with choices whose right one is the likeliest (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices_accuracy: Option<f64>,
     /// Mean training loss over the participants' steps, in nats.
     #[serde(default)]
     pub train_loss: f64,
@@ -344,12 +357,24 @@ pub struct ServerReport {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FinalReport {
-    /// Share labelled rightly.
+    /// Share labelled rightly; of a CausalLM its choices' accuracy where there are choices, else its tokens'.
     pub accuracy: f64,
     /// Mean of the labels' F1.
     pub macro_f1: f64,
-    /// Mean cross-entropy, in nats.
+    /// Mean cross-entropy, in nats; a token, of a CausalLM.
     pub loss: f64,
+    /// exp of the mean loss a token (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Share of the tokens to be said that are the likeliest after those before them (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_accuracy: Option<f64>,
+    /// Share of the greedy answers that are right, token by token (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_match: Option<f64>,
+    /// Share of the examples with choices whose right one is the likeliest (CausalLM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices_accuracy: Option<f64>,
     /// One entry a label, in label order.
     pub per_label: Vec<LabelFigures>,
     /// The client whose own model is worst, where clients evaluate themselves (KD, localOnly).

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use fedtune::models::{Base, LoadOptions, LoraSettings, Model, Parameter, Precision, Tokens};
+use fedtune::models::{Base, Head, LoadOptions, LoraSettings, Model, Parameter, Precision, Tokens};
 use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Device, Tensor};
 
@@ -74,8 +74,8 @@ fn load(base: &Path, adapter: &Path, labels: usize) -> anyhow::Result<Model> {
             Targets::Names(names) => names,
         },
     };
-    let base = Base::load(base, LoadOptions { precision: Precision::F32, device: Device::Cpu })?;
-    let model = Model::new(base, &lora, labels, 0)?;
+    let base = Base::load(base, LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false })?;
+    let model = Model::new(base, &lora, Head::Classifier(labels), 0)?;
     let mut values: HashMap<String, Tensor> =
         Tensor::read_safetensors(adapter.join("adapter_model.safetensors"))?.into_iter().collect();
     for parameter in model.adapter().parameters() {

@@ -15,7 +15,7 @@ use clap::Parser;
 use fedtune::{
     data::{Example, Labels, Record, encode, evaluation_batches},
     events::Events,
-    models::{Model, Tokens},
+    models::{Head, Model, Tokens},
     plan::Plan,
     run::materials::{Materials, Shelf},
     sources::Access,
@@ -74,7 +74,7 @@ fn chosen(clients: &[Vec<Record>], limit: Option<usize>) -> Vec<Record> {
 
 /// A fresh adapter changes nothing: its B is zero.
 fn untrained(materials: Materials, labels: usize, seed: u64) -> anyhow::Result<Model> {
-    Ok(Model::new(materials.base, &materials.lora, labels, seed)?)
+    Ok(Model::new(materials.base, &materials.lora, Head::Classifier(labels), seed)?)
 }
 
 /// `[examples, hidden]`, F32, in the order of `examples`.

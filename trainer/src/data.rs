@@ -28,7 +28,7 @@ mod tokenise;
 
 pub use batches::{LocalWork, evaluation_batches, local_batches};
 pub use hold_out::HoldOutError;
-pub use labels::{Example, LabelError, Labels, encode};
+pub use labels::{Answer, Example, LabelError, Labels, encode};
 pub use load::load;
 pub use partition::PartitionError;
 pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, Partition, Scope, Source};
@@ -46,6 +46,8 @@ pub struct Record {
     pub tokens: Vec<u32>,
     /// Its label's text, where the source has labels.
     pub label: Option<String>,
+    /// What of it a language model is to say; none for a classifier.
+    pub answer: Option<Answer>,
 }
 
 /// All records that a scope covers.

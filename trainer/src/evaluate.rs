@@ -1,4 +1,4 @@
-//! Accuracy, F1 and loss on held-out examples: the same code for every framework.
+//! Accuracy, F1, loss and what a language model says on held-out examples: the same code for every framework.
 //! Must not train: it reads a model and leaves it as it was.
 
 use fedtune_crds::report::{FinalReport, LabelFigures};
@@ -7,18 +7,58 @@ use tch::{Kind, Tensor};
 
 use crate::{
     data::{Example, batches::evaluation_batches},
-    flops,
+    flops::{self, BatchSize},
     local::Recipe,
-    models::{Model, Part, Tokens},
+    models::{Head, Model, Part, Tokens},
 };
+
+mod text;
 
 /// Counts over some held-out examples; counts of several models on the same examples add up.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Sum of the examples' cross-entropies, in nats.
+    /// Sum of cross-entropies, in nats: of the examples for a classifier, of the tokens to be said for a language model.
     pub loss_sum: f64,
-    /// One entry a label, in label order.
+    /// One entry a label, in label order; a language model's answers count where they are labels.
     pub labels: Vec<LabelCounts>,
+    /// What a language model says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextCounts>,
+}
+
+/// Counts of what a language model says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextCounts {
+    /// Examples in which something is to be said.
+    pub examples: u64,
+    /// Examples whose greedy answer is the right one, token by token.
+    pub exact: u64,
+    /// Tokens to be said.
+    pub tokens: u64,
+    /// Tokens that were the likeliest after those before them.
+    pub right: u64,
+    /// Examples with answers to choose from.
+    pub choices: u64,
+    /// Examples whose right answer was the likeliest of them.
+    pub chosen: u64,
+}
+
+impl TextCounts {
+    fn add(&mut self, other: &Self) {
+        let Self { examples, exact, tokens, right, choices, chosen } = other;
+        self.examples += examples;
+        self.exact += exact;
+        self.tokens += tokens;
+        self.right += right;
+        self.choices += choices;
+        self.chosen += chosen;
+    }
+
+    fn could_be(&self) -> bool {
+        let Self { examples, exact, tokens, right, choices, chosen } = *self;
+        let parts = [(exact, examples), (right, tokens), (choices, examples), (chosen, choices), (examples, tokens)];
+        tokens < 1 << 40 && parts.iter().all(|(part, whole)| part <= whole)
+    }
 }
 
 /// Counts of one label.
@@ -64,7 +104,7 @@ impl Evaluation {
             counts[given as usize].given += 1;
             counts[have as usize].right += u64::from(have == given);
         }
-        Self { loss_sum: -losses.sum(Kind::Double).double_value(&[]), labels: counts }
+        Self { loss_sum: -losses.sum(Kind::Double).double_value(&[]), labels: counts, text: None }
     }
 
     /// Adds the counts of another evaluation with the same labels.
@@ -76,23 +116,57 @@ impl Evaluation {
             mine.given += theirs.given;
             mine.right += theirs.right;
         }
+        if let Some(theirs) = &other.text {
+            self.text.get_or_insert_default().add(theirs);
+        }
     }
 
-    /// Whether a peer that says this of a model with so many labels may be right.
-    pub fn could_be(&self, labels: usize) -> bool {
+    /// Whether a peer that says this of a model may be right.
+    pub fn could_be(&self, recipe: &Recipe) -> bool {
         let fits =
             |label: &LabelCounts| label.right <= label.have.min(label.given) && label.have.max(label.given) < 1 << 40;
-        self.loss_sum.is_finite() && self.labels.len() == labels && self.labels.iter().all(fits)
+        let text = match recipe.head {
+            Head::Classifier(_) => self.text.is_none(),
+            Head::Language => self.text.is_some_and(|text| text.could_be()),
+        };
+        self.loss_sum.is_finite() && self.labels.len() == recipe.labels && self.labels.iter().all(fits) && text
     }
 
     /// Examples counted.
     pub fn examples(&self) -> u64 {
+        self.text.map_or_else(|| self.labelled(), |text| text.examples)
+    }
+
+    fn labelled(&self) -> u64 {
         self.labels.iter().map(|label| label.have).sum()
     }
 
-    /// Share labelled rightly.
+    /// Share labelled rightly. Of a language model: of right choices where there are any, else of right tokens.
     pub fn accuracy(&self) -> f64 {
-        ratio(self.labels.iter().map(|label| label.right).sum(), self.examples())
+        match self.text {
+            None => ratio(self.labels.iter().map(|label| label.right).sum(), self.labelled()),
+            Some(text) => self.choices_accuracy().unwrap_or_else(|| ratio(text.right, text.tokens)),
+        }
+    }
+
+    /// Share of a language model's tokens that were the likeliest after those before them.
+    pub fn token_accuracy(&self) -> Option<f64> {
+        self.text.map(|text| ratio(text.right, text.tokens))
+    }
+
+    /// Share of a language model's greedy answers that are the right ones, token by token.
+    pub fn exact_match(&self) -> Option<f64> {
+        self.text.map(|text| ratio(text.exact, text.examples))
+    }
+
+    /// Share of the examples with answers to choose from whose right one was the likeliest.
+    pub fn choices_accuracy(&self) -> Option<f64> {
+        self.text.filter(|text| text.choices > 0).map(|text| ratio(text.chosen, text.choices))
+    }
+
+    /// exp of a language model's mean loss a token.
+    pub fn perplexity(&self) -> Option<f64> {
+        self.text.map(|_| self.loss().exp())
     }
 
     /// Mean F1 of the labels that occur or were given; others would only dilute it.
@@ -102,9 +176,10 @@ impl Evaluation {
         if occurring.is_empty() { 0.0 } else { occurring.iter().sum::<f64>() / occurring.len() as f64 }
     }
 
-    /// Mean cross-entropy, in nats.
+    /// Mean cross-entropy in nats, of the examples, or of the tokens that a language model is to say.
     pub fn loss(&self) -> f64 {
-        if self.examples() == 0 { 0.0 } else { self.loss_sum / self.examples() as f64 }
+        let count = self.text.map_or_else(|| self.labelled(), |text| text.tokens);
+        if count == 0 { 0.0 } else { self.loss_sum / count as f64 }
     }
 
     /// The figures under the labels' own names.
@@ -121,23 +196,45 @@ impl Evaluation {
             macro_f1: self.macro_f1(),
             loss: self.loss(),
             per_label: names.iter().zip(&self.labels).map(figures).collect(),
-            majority: ratio(self.labels.iter().map(|label| label.have).max().unwrap_or(0), self.examples()),
+            majority: ratio(self.labels.iter().map(|label| label.have).max().unwrap_or(0), self.labelled()),
+            perplexity: self.perplexity(),
+            token_accuracy: self.token_accuracy(),
+            exact_match: self.exact_match(),
+            choices_accuracy: self.choices_accuracy(),
             ..FinalReport::default()
         }
     }
 }
 
-/// Evaluates `model` on `examples`, all of which have a label.
-pub fn evaluate(model: &Model, examples: &[Example], pad_id: u32, batch_size: usize) -> Evaluation {
-    let labels: Vec<i64> = examples.iter().filter_map(|example| example.label.map(i64::from)).collect();
-    Evaluation::of_logits(&logits(model, examples, pad_id, batch_size), &labels)
+/// Evaluates `model` on `examples`: a classifier by their labels, which all of them have, a language model by what it is
+/// to say in them.
+pub fn evaluate(model: &Model, examples: &[Example], recipe: &Recipe) -> Evaluation {
+    match recipe.head {
+        Head::Classifier(_) => {
+            let labels: Vec<i64> = examples.iter().filter_map(|example| example.label.map(i64::from)).collect();
+            Evaluation::of_logits(&logits(model, examples, recipe.pad_id, recipe.batch_size), &labels)
+        }
+        Head::Language => text::evaluate(model, examples, recipe),
+    }
+}
+
+/// Floating point operations of [`evaluate`].
+pub fn flops(model: &Model, examples: &[Example], recipe: &Recipe) -> f64 {
+    match recipe.head {
+        Head::Classifier(_) => forward_flops(model, examples, recipe),
+        Head::Language => {
+            forward_flops(model, examples, recipe) + forward_flops(model, &text::alternatives(examples).1, recipe)
+        }
+    }
 }
 
 /// Floating point operations of a forward pass over `examples`, batched as [`logits`] does.
-pub fn flops(model: &Model, examples: &[Example], recipe: &Recipe) -> f64 {
+pub fn forward_flops(model: &Model, examples: &[Example], recipe: &Recipe) -> f64 {
     let batch_flops = |batch: &Vec<usize>| {
         let seq = batch.iter().map(|&index| examples[index].tokens.len()).max().unwrap_or(0);
-        flops::forward(model.shape(), Part::Whole, &recipe.lora, recipe.labels, batch.len(), seq)
+        let reads = batch.iter().map(|&index| examples[index].reads()).sum();
+        let size = BatchSize { rows: batch.len(), seq, reads };
+        flops::forward(model.shape(), Part::Whole, &recipe.lora, recipe.head, size)
     };
     batches(examples, recipe.batch_size).iter().map(batch_flops).sum()
 }

@@ -2,45 +2,58 @@
 //! Must not run anything: what autograd really does with a frozen base follows from the shape and the LoRA targets.
 //!
 //! A product of m x k by k x n is 2mkn; attention counts, element-wise work does not; padding counts like any token.
-//! Backward, a product costs its forward again for each operand that needs a gradient: frozen weights never do, and
+//! A language model's head is counted at the tokens that it reads. Backward, a product costs its forward again for each operand that needs a gradient: frozen weights never do, and
 //! activations only above the first trained layer.
 
-use crate::models::{LinearShape, LoraSettings, ModelShape, Part, Precision};
+use crate::models::{Head, LinearShape, LoraSettings, ModelShape, Part, Precision};
 
-/// FLOPs of one forward pass over `batch` rows of `seq` tokens.
-pub fn forward(shape: &ModelShape, part: Part, lora: &LoraSettings, labels: usize, batch: usize, seq: usize) -> f64 {
-    count(shape, part, lora, labels, batch, seq).forward
+/// How large a padded batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Rows.
+    pub rows: usize,
+    /// Tokens of each row, padding included.
+    pub seq: usize,
+    /// States that the head reads: one of each row by a classifier, those of the tokens that count by a language model.
+    pub reads: usize,
 }
 
-/// FLOPs of one forward and backward pass over `batch` rows of `seq` tokens.
+impl BatchSize {
+    /// A batch that a classifier reads.
+    pub fn of_rows(rows: usize, seq: usize) -> Self {
+        Self { rows, seq, reads: rows }
+    }
+
+    /// Tokens, padding included.
+    pub fn tokens(self) -> usize {
+        self.rows * self.seq
+    }
+}
+
+/// FLOPs of one forward pass.
+pub fn forward(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
+    count(shape, part, lora, head, batch).forward
+}
+
+/// FLOPs of one forward and backward pass.
 ///
 /// The front's backward starts from the gradient of its activations; the back also computes the gradient of what
 /// it was sent.
-pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, labels: usize, batch: usize, seq: usize) -> f64 {
-    let count = count(shape, part, lora, labels, batch, seq);
+pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
+    let count = count(shape, part, lora, head, batch);
     count.forward + count.backward
 }
 
-fn count<'a>(
-    shape: &'a ModelShape,
-    part: Part,
-    lora: &'a LoraSettings,
-    labels: usize,
-    batch: usize,
-    seq: usize,
-) -> Count<'a> {
-    let mut count = Count { lora, shape, batch: batch as f64, seq: seq as f64, forward: 0.0, backward: 0.0 };
+fn count<'a>(shape: &'a ModelShape, part: Part, lora: &'a LoraSettings, head: Head, batch: BatchSize) -> Count<'a> {
+    let (rows, seq) = (batch.rows as f64, batch.seq as f64);
+    let mut count = Count { lora, shape, rows, seq, forward: 0.0, backward: 0.0 };
     // An embedding is a look-up in a frozen table; activations that came over the network need a gradient.
     let mut needs_gradient = matches!(part, Part::Back(_));
     for block in part.blocks(shape.blocks) {
         needs_gradient = count.block(&shape.block_linears(block), needs_gradient);
     }
     if part.holds(None) {
-        for linear in shape.tail_linears() {
-            needs_gradient = count.linear(&linear, count.batch, needs_gradient);
-        }
-        let head = 2.0 * count.batch * (shape.hidden * labels) as f64;
-        count.product(head, [needs_gradient, true]);
+        count.head(head, batch.reads as f64, needs_gradient);
     }
     count
 }
@@ -49,7 +62,7 @@ fn count<'a>(
 struct Count<'a> {
     lora: &'a LoraSettings,
     shape: &'a ModelShape,
-    batch: f64,
+    rows: f64,
     seq: f64,
     forward: f64,
     backward: f64,
@@ -74,10 +87,24 @@ impl Count<'_> {
         self.product(2.0 * rows * (rank * linear.outputs) as f64, [low, true])
     }
 
+    /// What follows the last block. A classifier and what it pools with are trained or may be; a vocabulary is frozen.
+    fn head(&mut self, head: Head, reads: f64, mut input: bool) {
+        let trained = match head {
+            Head::Classifier(_) => {
+                for linear in self.shape.tail_linears() {
+                    input = self.linear(&linear, reads, input);
+                }
+                true
+            }
+            Head::Language => false,
+        };
+        self.product(2.0 * reads * (self.shape.hidden * head.classes(self.shape)) as f64, [input, trained]);
+    }
+
     /// Queries, keys, values, attention, its output, then the feed-forward layers; the last one reads the others.
     fn block(&mut self, linears: &[LinearShape], input: bool) -> bool {
         let [query, key, value, output, wide @ .., narrow] = linears else { return input };
-        let tokens = self.batch * self.seq;
+        let tokens = self.rows * self.seq;
         let [q, k, v] = [query, key, value].map(|linear| self.linear(linear, tokens, input));
         let every_pair = 2.0 * tokens * self.seq * (self.shape.heads * self.shape.head_dim) as f64;
         let weights = self.product(every_pair, [q, k]);
@@ -92,15 +119,15 @@ impl Count<'_> {
 ///
 /// Counted are the frozen weights of the part, four F32 copies of what is trained (value, gradient, two moments of
 /// AdamW), and the activations that autograd keeps: inputs and outputs of each linear layer in the base's precision,
-/// attention weights in both precisions, and two F32 copies of the hidden state for each norm. Left out are libtorch itself,
+/// attention weights in both precisions, two F32 copies of the hidden state for each norm, and a language model's logits
+/// with their softmax. Left out are libtorch itself,
 /// the allocator's slack and what a kernel needs while it runs.
 pub fn modelled_memory(
     shape: &ModelShape,
     part: Part,
     lora: &LoraSettings,
-    labels: usize,
-    batch: usize,
-    seq: usize,
+    head: Head,
+    batch: BatchSize,
     precision: Precision,
 ) -> u64 {
     let element = precision.bytes() as u64;
@@ -109,15 +136,26 @@ pub fn modelled_memory(
     let pairs = linears.iter().filter(|linear| lora.targets(&linear.name));
     let trained: usize = pairs.map(|linear| lora.rank * (linear.inputs + linear.outputs)).sum();
     let embedding = if matches!(part, Part::Back(_)) { 0 } else { shape.vocab * shape.hidden };
-    let head = if part.holds(None) { labels * (shape.hidden + 1) } else { 0 };
     let kept: usize = linears.iter().map(|linear| linear.inputs + linear.outputs).sum();
     let blocks = part.blocks(shape.blocks).len();
-    let tokens = (batch * seq) as u64;
-    let attention = (blocks * shape.heads * seq) as u64 * (element + 4);
+    let tokens = batch.tokens() as u64;
+    let attention = (blocks * shape.heads * batch.seq) as u64 * (element + 4);
     let norms = (2 * blocks * shape.hidden) as u64 * 2 * 4;
+    let (head, logits) = if part.holds(None) { head_memory(shape, head, batch, element) } else { (0, 0) };
     (weights + embedding) as u64 * element
         + (trained + head) as u64 * 4 * 4
+        + logits
         + tokens * (kept as u64 * element + attention + norms)
+}
+
+/// Numbers of the head that are trained, and bytes that a language model's logits take.
+fn head_memory(shape: &ModelShape, head: Head, batch: BatchSize, element: u64) -> (usize, u64) {
+    let logits = match head {
+        Head::Classifier(_) => 0,
+        // As they are computed, in F32, and the softmax of them.
+        Head::Language => (batch.reads * shape.vocab) as u64 * (element + 4 + 4),
+    };
+    (head.trained(shape), logits)
 }
 
 #[cfg(test)]
@@ -163,15 +201,9 @@ mod tests {
         for figures in json::<Vec<Figures>>("flops.json") {
             let base = load(&real_model(&figures.model));
             let lora = query_value(figures.targets, figures.rank);
-            let args = |part| (base.shape(), part, &lora, figures.labels, figures.batch, figures.seq);
-            let forward = |part| {
-                let (shape, part, lora, labels, batch, seq) = args(part);
-                forward(shape, part, lora, labels, batch, seq)
-            };
-            let train = |part| {
-                let (shape, part, lora, labels, batch, seq) = args(part);
-                train(shape, part, lora, labels, batch, seq)
-            };
+            let (head, batch) = (Head::Classifier(figures.labels), BatchSize::of_rows(figures.batch, figures.seq));
+            let forward = |part| forward(base.shape(), part, &lora, head, batch);
+            let train = |part| train(base.shape(), part, &lora, head, batch);
             assert_within_one_percent("forward", forward(Part::Whole), figures.forward);
             assert_within_one_percent("train", train(Part::Whole), figures.train);
             for cut in figures.cuts {
@@ -188,7 +220,7 @@ mod tests {
     fn the_halves_of_a_model_cost_what_the_whole_costs() {
         let base = load(&real_model("minilm"));
         let lora = query_value(vec!["query".into(), "value".into()], 8);
-        let cost = |part| train(base.shape(), part, &lora, 2, 4, 32);
+        let cost = |part| train(base.shape(), part, &lora, Head::Classifier(2), BatchSize::of_rows(4, 32));
         for cut_layer in 1..=6 {
             // Exactly: block 0 has trained layers, so the whole computes the gradient at every cut too.
             let both = cost(Part::Front(cut_layer)) + cost(Part::Back(cut_layer));
@@ -200,7 +232,8 @@ mod tests {
     fn modelled_memory_falls_with_the_part_and_with_the_precision() {
         let base = load(&real_model("minilm"));
         let lora = query_value(vec!["query".into(), "value".into()], 8);
-        let memory = |part, precision| modelled_memory(base.shape(), part, &lora, 2, 16, 64, precision);
+        let (head, batch) = (Head::Classifier(2), BatchSize::of_rows(16, 64));
+        let memory = |part, precision| modelled_memory(base.shape(), part, &lora, head, batch, precision);
         let whole = memory(Part::Whole, Precision::F32);
         // 22.5 million weights and the embedding in F32 are 90 MB of it.
         assert!(whole > 90_000_000 && whole < 1_000_000_000, "{whole}");

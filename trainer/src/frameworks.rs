@@ -97,12 +97,14 @@ pub type Payload = BTreeMap<(Direction, PayloadKind), u64>;
 /// What the payload formulas read.
 #[derive(Debug)]
 pub struct PayloadFacts<'a> {
+    /// Whose bytes.
+    pub client: Client,
     /// The model.
     pub shape: &'a ModelShape,
     /// Adapter and head.
     pub recipe: &'a Recipe,
-    /// Public examples.
-    pub public: usize,
+    /// States that a head reads on all public examples: one of each for a classifier.
+    pub public_reads: usize,
     /// The client's steps of the round.
     pub steps: StepSizes,
 }
@@ -161,7 +163,7 @@ impl ClientSeat {
     fn evaluate(&mut self, round: u32) -> Result<Evaluation, FrameworkError> {
         let Self { worker, model, evaluation, recipe, .. } = self;
         worker.meter.flops.evaluate += evaluate::flops(model, evaluation, recipe);
-        let counts = worker.compute(|| evaluate::evaluate(model, evaluation, recipe.pad_id, recipe.batch_size));
+        let counts = worker.compute(|| evaluate::evaluate(model, evaluation, recipe));
         check_evaluation(&counts, &worker.name, round)?;
         Ok(counts)
     }
@@ -172,7 +174,7 @@ impl ServerSeat {
     fn evaluate(&mut self) -> Evaluation {
         let Self { worker, model, evaluation, recipe, .. } = self;
         worker.meter.flops.evaluate += evaluate::flops(model, evaluation, recipe);
-        worker.compute(|| evaluate::evaluate(model, evaluation, recipe.pad_id, recipe.batch_size))
+        worker.compute(|| evaluate::evaluate(model, evaluation, recipe))
     }
 }
 
@@ -320,7 +322,7 @@ impl Figures {
     }
 
     /// The figures in an answer's fields. They are the client's word; what cannot be true is refused.
-    pub fn of(answer: &Message, labels: usize) -> Result<Self, FrameworkError> {
+    pub fn of(answer: &Message, recipe: &Recipe) -> Result<Self, FrameworkError> {
         let wrong = |error: String| FrameworkError::Fields { subject: answer.subject, error };
         let figures: Self = serde_json::from_value(answer.fields.clone()).map_err(|error| wrong(error.to_string()))?;
         if !(-MOST_LOSS..MOST_LOSS).contains(&figures.train_loss) {
@@ -329,8 +331,8 @@ impl Figures {
         if !figures.meter.could_be() {
             return Err(wrong("meter holds a figure that no machine reaches".to_owned()));
         }
-        if figures.evaluation.as_ref().is_some_and(|evaluation| !evaluation.could_be(labels)) {
-            return Err(wrong(format!("evaluation cannot be one of {labels} labels")));
+        if figures.evaluation.as_ref().is_some_and(|evaluation| !evaluation.could_be(recipe)) {
+            return Err(wrong(format!("evaluation cannot be one of {} labels", recipe.labels)));
         }
         Ok(figures)
     }

@@ -1,7 +1,7 @@
 //! Local training: the steps of one round on one model, the same for a client, the server's baseline and a test.
 //! Must not send anything, and must not keep optimizer state from one round to the next.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use thiserror::Error;
 
 use crate::{
@@ -11,9 +11,9 @@ use crate::{
         batches::{LocalWork, local_batches},
     },
     evaluate::{Evaluation, padded},
-    flops,
+    flops::{self, BatchSize},
     meter::Worker,
-    models::{LoraSettings, Model, Part, Tokens},
+    models::{Head, LoraSettings, Model, Part, Tokens},
     optimizer::{Optimizer, OptimizerSettings},
     random::{Key, Site},
 };
@@ -29,7 +29,9 @@ pub struct Recipe {
     pub optimizer: OptimizerSettings,
     /// The adapter.
     pub lora: LoraSettings,
-    /// Classes of the head.
+    /// What the model ends in.
+    pub head: Head,
+    /// Labels there are: those that a classifier tells apart, or the answers that a language model may choose from.
     pub labels: usize,
     /// Tokens of an example, at most.
     pub max_length: usize,
@@ -73,10 +75,10 @@ pub enum TrainError {
 /// A batch ready for the model.
 #[derive(Debug)]
 pub struct Batch {
-    /// Its tokens, `[batch, seq]`.
+    /// Its tokens, `[batch, seq]`, and which of them a language model reads.
     pub tokens: Tokens,
-    /// Its labels, `[batch]`, i64.
-    pub labels: Tensor,
+    /// What the logits should say, i64: a label of each row, `[batch]`, or the token after each that is read, `[reads]`.
+    pub targets: Tensor,
     /// Tokens of the text, padding apart.
     pub real: usize,
 }
@@ -84,13 +86,41 @@ pub struct Batch {
 impl Batch {
     /// The examples at `indices`, padded on the right to the longest of them.
     pub fn of(examples: &[Example], indices: &[usize], pad_id: u32, model: &Model) -> Self {
-        let labels: Vec<i64> = indices.iter().map(|&i| examples[i].label.map_or(0, i64::from)).collect();
-        Self {
-            tokens: padded(examples, indices, pad_id, model),
-            labels: Tensor::from_slice(&labels).to_device(model.device()),
-            real: indices.iter().map(|&i| examples[i].tokens.len()).sum(),
-        }
+        let mut tokens = padded(examples, indices, pad_id, model);
+        let numbers = |numbers: Vec<i64>| Tensor::from_slice(&numbers).to_device(model.device());
+        let targets = match model.head() {
+            Head::Classifier(_) => indices.iter().map(|&i| examples[i].label.map_or(0, i64::from)).collect(),
+            Head::Language => {
+                let (places, next) = next_tokens(examples, indices, tokens.seq());
+                tokens.places = Some(numbers(places));
+                next
+            }
+        };
+        let real = indices.iter().map(|&i| examples[i].tokens.len()).sum();
+        Self { tokens, targets: numbers(targets), real }
     }
+
+    /// How large it is.
+    pub fn size(&self) -> BatchSize {
+        let reads = self.targets.size()[0] as usize;
+        BatchSize { rows: self.tokens.batch(), seq: self.tokens.seq(), reads }
+    }
+}
+
+/// Where the tokens that are to be said follow, as indices into `[batch * seq]` of rows padded on the right, and which
+/// they are.
+pub fn next_tokens(examples: &[Example], indices: &[usize], seq: usize) -> (Vec<i64>, Vec<i64>) {
+    let rows = indices.iter().enumerate();
+    let places = |(row, &index): (usize, &usize)| {
+        examples[index].next_tokens().map(move |(place, next)| ((row * seq + place) as i64, i64::from(next)))
+    };
+    rows.flat_map(places).unzip()
+}
+
+/// Mean cross-entropy in nats of logits `[reads, classes]` against `targets` `[reads]`; zero where nothing is read.
+pub fn loss(logits: &Tensor, targets: &Tensor) -> Tensor {
+    // The mean of nothing would be no number; the sum of nothing is zero, and its gradient too.
+    if targets.numel() == 0 { logits.sum(Kind::Float) } else { logits.cross_entropy_for_logits(targets) }
 }
 
 /// The batches of one client in one round, as positions in its examples.
@@ -152,7 +182,7 @@ fn gradients(
     let batch = Batch::of(examples, indices, recipe.pad_id, model);
     let (loss, gradients) = worker.compute(|| {
         let logits = model.forward(&batch.tokens, Some(key));
-        let loss = logits.cross_entropy_for_logits(&batch.labels);
+        let loss = loss(&logits, &batch.targets);
         let gradients = Tensor::run_backward(&[&loss], &tensors(model, Part::Whole), false, false);
         (loss.double_value(&[]), gradients)
     });
@@ -179,9 +209,9 @@ pub fn check_evaluation(evaluation: &Evaluation, who: &str, round: u32) -> Resul
 
 /// Counts a training step of `part` on this batch.
 pub fn count_step(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
-    let (rows, seq) = (batch.tokens.batch(), batch.tokens.seq());
-    worker.meter.flops.train += flops::train(model.shape(), part, &recipe.lora, recipe.labels, rows, seq);
-    worker.count_step(batch.real, rows * seq);
+    let size = batch.size();
+    worker.meter.flops.train += flops::train(model.shape(), part, &recipe.lora, recipe.head, size);
+    worker.count_step(batch.real, size.tokens());
 }
 
 /// The trainable tensors of a part, in the adapter's order.

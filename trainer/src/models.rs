@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `bert.rs`, `llama.rs` | one architecture each, read aloud |
 //! | `shape.rs` | the numbers that say how large a model is, and its linear layers by name |
+//! | `head.rs` | what a model ends in: a classifier, or the vocabulary |
 //! | `linear.rs`, `attention.rs`, `rope.rs` | what the architectures share |
 //! | `lora.rs` | the adapter: its parameters, their order, names and initial values |
 //! | `base.rs` | frozen weights, one copy for everybody in the process |
@@ -17,6 +18,7 @@ mod bert;
 mod cut;
 #[cfg(test)]
 pub(crate) mod golden;
+mod head;
 mod linear;
 mod llama;
 mod load;
@@ -31,6 +33,7 @@ pub(crate) use load::fuzzing;
 
 pub use base::{Base, LoadOptions, Precision};
 pub use cut::{Model, Part};
+pub use head::Head;
 pub use load::{LoadError, LoadedTokenizer, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
 pub use shape::{Architecture, LinearShape, ModelShape};

@@ -1,7 +1,11 @@
 //! The plan of a run: the spec parsed once into types that cannot be wrong, before anything is read or started.
 //! Must not touch files, models or the network; what needs those is checked where they are read.
 
-use fedtune_crds::{FederatedFineTune, model::Precision as SpecPrecision, spec_hash, training as spec};
+use fedtune_crds::{
+    FederatedFineTune,
+    model::{Precision as SpecPrecision, Task as SpecTask},
+    spec_hash, training as spec,
+};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -9,7 +13,7 @@ use crate::{
     data::{DataPlan, batches::LocalWork},
     frameworks::{self, Refused, SharedFramework},
     local::Recipe,
-    models::{LoraSettings, Precision},
+    models::{Head, LoraSettings, Precision},
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
     sources::Origin,
@@ -35,6 +39,8 @@ pub struct Plan {
     pub framework: SharedFramework,
     /// Where the base model comes from.
     pub model: Origin,
+    /// What is learned.
+    pub task: Task,
     /// Element type of base weights and activations.
     pub precision: Precision,
     /// Where to compute.
@@ -78,6 +84,15 @@ impl std::fmt::Display for ClientId {
     }
 }
 
+/// `spec.model.task`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// One label a text.
+    Classification,
+    /// The next token.
+    Language,
+}
+
 /// `spec.training.device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -106,7 +121,7 @@ impl Plan {
     pub fn of(resource: &FederatedFineTune) -> Result<Self, PlanError> {
         let spec = &resource.spec;
         let mut refused = unsupported::find(spec);
-        let framework = frameworks::parse(&spec.framework, spec.model.precision).map_err(|mut more| {
+        let framework = frameworks::parse(spec).map_err(|mut more| {
             more.append(&mut refused);
             PlanError::Refused(more)
         })?;
@@ -121,6 +136,10 @@ impl Plan {
             attempt: spec.attempt,
             seed: spec.seed,
             model: Origin::of(&spec.model.source),
+            task: match spec.model.task {
+                SpecTask::SequenceClassification => Task::Classification,
+                SpecTask::CausalLm => Task::Language,
+            },
             precision: match spec.model.precision {
                 SpecPrecision::F32 => Precision::F32,
                 SpecPrecision::BF16 => Precision::BF16,
@@ -160,10 +179,19 @@ impl Plan {
             batch_size: self.batch_size,
             optimizer: self.optimizer.clone(),
             lora,
+            head: self.head(labels),
             labels,
             max_length: self.data.max_sequence_length,
             seed: self.seed,
             pad_id,
+        }
+    }
+
+    /// What the model ends in, with so many labels.
+    pub fn head(&self, labels: usize) -> Head {
+        match self.task {
+            Task::Classification => Head::Classifier(labels),
+            Task::Language => Head::Language,
         }
     }
 

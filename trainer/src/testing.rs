@@ -41,14 +41,16 @@ pub(crate) fn records(count: usize, seed: u64) -> Vec<Record> {
     let mut record = || {
         let tokens: Vec<u32> = (0..3 + stream.below(9)).map(|_| 1 + stream.below(30) as u32).collect();
         let label = ["a", "b", "c"][tokens[0] as usize % 3];
-        Record { tokens, label: Some(label.to_owned()) }
+        Record { tokens, label: Some(label.to_owned()), answer: None }
     };
     (0..count).map(|_| record()).collect()
 }
 
 pub(crate) fn materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiny-bert");
-    let base = Base::load(&folder, LoadOptions { precision: Precision::F32, device: Device::Cpu }).unwrap();
+    let base =
+        Base::load(&folder, LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false })
+            .unwrap();
     Materials {
         base,
         lora: plan.lora.clone(),

@@ -171,7 +171,7 @@ fn announce(setup: &ClientSetup<'_>) -> Announcement {
 fn take_seat(setup: ClientSetup<'_>, labels: Labels, uid: &str) -> Result<Seated, ClientError> {
     let plan = setup.plan;
     let recipe = plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
-    let model = Model::new(setup.base, &setup.lora, labels.len(), plan.seed)?;
+    let model = Model::new(setup.base, &setup.lora, recipe.head, plan.seed)?;
     let seat = ClientSeat {
         ordinal: setup.ordinal,
         recipe,

@@ -55,6 +55,32 @@ pub struct Example {
     pub tokens: Vec<u32>,
     /// Index of its label in [`Labels`].
     pub label: Option<u32>,
+    /// What of it a language model is to say; none for a classifier.
+    pub answer: Option<Answer>,
+}
+
+/// What a language model is to say in a record, and what it may choose from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// For each token of the record, whether the model is to say it.
+    pub said: Vec<bool>,
+    /// Answers to choose from, as tokens in the place of those that are said; empty where there is nothing to choose.
+    pub choices: Vec<Vec<u32>>,
+    /// Which of `choices` is the right one.
+    pub right: usize,
+}
+
+impl Example {
+    /// Each token that the model is to say, with the place of the token before it, where it is said.
+    pub fn next_tokens(&self) -> impl Iterator<Item = (usize, u32)> {
+        let said = self.answer.iter().flat_map(|answer| answer.said.iter().enumerate().skip(1));
+        said.filter(|(_, said)| **said).filter_map(|(place, _)| Some((place - 1, *self.tokens.get(place)?)))
+    }
+
+    /// States that a head reads to judge it: one for a classifier, one a token that is to be said for a language model.
+    pub fn reads(&self) -> usize {
+        if self.answer.is_some() { self.next_tokens().count() } else { 1 }
+    }
 }
 
 /// Why a label has no number.
@@ -85,7 +111,7 @@ fn encode_one(record: &Record, labels: &Labels) -> Result<Example, DataError> {
             .ok_or_else(|| LabelError::NeverSeen { label: label.clone(), known: name_all(labels.as_slice()) })
     };
     let label = record.label.as_ref().map(number).transpose()?;
-    Ok(Example { tokens: record.tokens.clone(), label })
+    Ok(Example { tokens: record.tokens.clone(), label, answer: record.answer.clone() })
 }
 
 /// The names as a person lists them: `` `ham`, `spam` ``.
@@ -103,7 +129,7 @@ mod tests {
     use super::*;
 
     fn record(label: &str) -> Record {
-        Record { tokens: vec![1, 2], label: Some(label.to_owned()) }
+        Record { tokens: vec![1, 2], label: Some(label.to_owned()), answer: None }
     }
 
     #[test]
@@ -124,8 +150,9 @@ mod tests {
 
     #[test]
     fn a_record_without_a_label_stays_without() {
-        let record = Record { tokens: vec![3], label: None };
-        assert_eq!(encode(&[record], &Labels::new(vec![])).unwrap(), [Example { tokens: vec![3], label: None }]);
+        let record = Record { tokens: vec![3], label: None, answer: None };
+        let example = Example { tokens: vec![3], label: None, answer: None };
+        assert_eq!(encode(&[record], &Labels::new(vec![])).unwrap(), [example]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn record(row: &Row, texts: &[&str], tokens: &[Vec<u32>]) -> Result<Record, Toke
     if tokens[index].is_empty() {
         return Err(TokeniseError::NoToken { place: row.place.to_string() });
     }
-    Ok(Record { tokens: tokens[index].clone(), label: row.label.clone() })
+    Ok(Record { tokens: tokens[index].clone(), label: row.label.clone(), answer: None })
 }
 
 impl Holdings {

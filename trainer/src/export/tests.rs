@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, fs};
 use safetensors::SafeTensors;
 
 use super::*;
-use crate::models::golden::{self, cases, load, query_value};
+use crate::models::{
+    Head,
+    golden::{self, cases, load, query_value},
+};
 
 /// A tiny BERT, hidden width 24, of 3 blocks, with an adapter for three labels.
 fn model(lora: &LoraSettings) -> Model {
-    Model::new(load(&golden::file("tiny-bert")), lora, 3, 0).unwrap()
+    Model::new(load(&golden::file("tiny-bert")), lora, Head::Classifier(3), 0).unwrap()
 }
 
 fn lora() -> LoraSettings {

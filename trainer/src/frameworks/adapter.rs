@@ -140,8 +140,7 @@ pub(super) fn lora_bytes(rank: usize, inputs: usize, outputs: usize) -> u64 {
     4 * (rank * (inputs + outputs)) as u64
 }
 
-/// Bytes of the classifier head.
+/// Bytes of a classifier's head; a language model's is not trained.
 pub(super) fn head_bytes(shape: &ModelShape, recipe: &Recipe) -> u64 {
-    let bias = if shape.head_has_bias() { recipe.labels } else { 0 };
-    4 * (shape.hidden * recipe.labels + bias) as u64
+    4 * recipe.head.trained(shape) as u64
 }

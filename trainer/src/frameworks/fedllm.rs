@@ -79,14 +79,15 @@ impl Framework for FedLlm {
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
         let adapter = adapter::adapter_bytes(facts.shape, facts.recipe, Part::Whole);
         let head = adapter::head_bytes(facts.shape, facts.recipe);
-        let down = [((Direction::Down, PayloadKind::Adapter), adapter), ((Direction::Down, PayloadKind::Head), head)];
+        let down = [(PayloadKind::Adapter, adapter), (PayloadKind::Head, head)];
         let up = match self.upload {
-            Upload::Parameters => {
-                vec![((Direction::Up, PayloadKind::Adapter), adapter), ((Direction::Up, PayloadKind::Head), head)]
-            }
-            Upload::Gradients => vec![((Direction::Up, PayloadKind::Gradient), adapter + head)],
+            Upload::Parameters => down.to_vec(),
+            Upload::Gradients => vec![(PayloadKind::Gradient, adapter + head)],
         };
-        down.into_iter().chain(up).collect()
+        let down = down.map(|(kind, bytes)| ((Direction::Down, kind), bytes));
+        let up = up.into_iter().map(|(kind, bytes)| ((Direction::Up, kind), bytes));
+        // A language model has no head to send.
+        down.into_iter().chain(up).filter(|(_, bytes)| *bytes > 0).collect()
     }
 }
 

@@ -77,7 +77,8 @@ impl Framework for Kd {
 
     /// P C e each way, e = 4.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
-        let bytes = (facts.public * facts.recipe.labels * Element::F32.size()) as u64;
+        let classes = facts.recipe.head.classes(facts.shape);
+        let bytes = (facts.public_reads * classes * Element::F32.size()) as u64;
         let both = [Direction::Up, Direction::Down];
         both.into_iter().map(|direction| ((direction, PayloadKind::Logits), bytes)).collect()
     }
@@ -281,7 +282,7 @@ impl Kd {
             let rows = Tensor::from_slice(&rows).to_device(model.device());
             let loss = worker.compute(|| {
                 let z = model.forward(&batch.tokens, Some(key));
-                let labels = labelled.then_some(&batch.labels);
+                let labels = labelled.then_some(&batch.targets);
                 let loss =
                     distillation_loss(&z, &teacher.index_select(0, &rows), labels, self.temperature, self.lambda);
                 let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
@@ -289,9 +290,8 @@ impl Kd {
                 loss.double_value(&[])
             });
             check_loss(loss, key, &worker.name)?;
-            let (rows, seq) = (batch.tokens.batch(), batch.tokens.seq());
             worker.meter.flops.distill +=
-                flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.labels, rows, seq);
+                flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.head, batch.size());
             worker.say_step();
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use fedtune_crds::{framework as spec, model::Precision};
+use fedtune_crds::{FederatedFineTuneSpec, framework as spec, model::Precision};
 use thiserror::Error;
 
 use super::{
@@ -29,17 +29,18 @@ pub struct Refused {
 }
 
 /// The framework of a spec; all refusals together. The resource's own rules have made sure that exactly one is named.
-pub fn parse(spec: &spec::Framework, precision: Precision) -> Result<SharedFramework, Vec<Refused>> {
-    if let Some(fed_llm) = &spec.fed_llm {
+pub fn parse(spec: &FederatedFineTuneSpec) -> Result<SharedFramework, Vec<Refused>> {
+    let framework = &spec.framework;
+    if let Some(fed_llm) = &framework.fed_llm {
         return parse_fed_llm(fed_llm);
     }
-    if let Some(kd) = &spec.kd_fed_llm {
+    if let Some(kd) = &framework.kd_fed_llm {
         return parse_kd(kd);
     }
-    if let Some(split) = &spec.split_fed_llm {
-        return parse_split(split, precision);
+    if let Some(split) = &framework.split_fed_llm {
+        return parse_split(split, spec.model.precision);
     }
-    if spec.central.is_some() {
+    if framework.central.is_some() {
         return Ok(Arc::new(Central));
     }
     Ok(Arc::new(LocalOnly))

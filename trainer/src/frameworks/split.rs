@@ -11,7 +11,7 @@ use super::{
     ClientHalf, ClientSeat, Framework, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, StepSizes, adapter,
 };
 use crate::{
-    models::Part,
+    models::{Head, Part},
     wire::{Element, Message, WireTensor},
 };
 
@@ -69,15 +69,20 @@ impl Framework for Split {
         Box::new(server::SplitServer::new(self.clone(), seat))
     }
 
-    /// Over the steps: `B S c` each way, `4 B` lengths and `4 B` labels up; the front's adapter each way.
+    /// Over the steps: `B S c` each way, `4 B` lengths up, labels up (`4 B`, or `4 B S` of a language model); the
+    /// front's adapter each way.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
         let StepSizes { rows, tokens } = facts.steps;
         let hidden = tokens * (facts.shape.hidden * self.codec.size()) as u64;
         let front = adapter::adapter_bytes(facts.shape, facts.recipe, Part::Front(self.cut_layer));
+        let labels = match facts.recipe.head {
+            Head::Classifier(_) => rows,
+            Head::Language => tokens,
+        };
         Payload::from([
             ((Direction::Up, PayloadKind::Activation), hidden),
             ((Direction::Up, PayloadKind::Length), 4 * rows),
-            ((Direction::Up, PayloadKind::Label), 4 * rows),
+            ((Direction::Up, PayloadKind::Label), 4 * labels),
             ((Direction::Up, PayloadKind::Adapter), front),
             ((Direction::Down, PayloadKind::ActivationGradient), hidden),
             ((Direction::Down, PayloadKind::Adapter), front),
@@ -89,13 +94,16 @@ impl Framework for Split {
     }
 }
 
+/// Stands in the labels of a language model where nothing is to be said.
+const UNSAID: i32 = -100;
+
 /// The tensors of a step, in this order.
 struct StepTensors<'a> {
     /// `[batch, seq, hidden]` in the codec's element type.
     activation: &'a WireTensor,
     /// `[batch]`, i32: tokens of each row; the rest is padding.
     lengths: &'a WireTensor,
-    /// `[batch]`, i32.
+    /// i32: `[batch]`, or `[batch, seq]` of a language model: the token that is to be said after each, else [`UNSAID`].
     labels: &'a WireTensor,
 }
 

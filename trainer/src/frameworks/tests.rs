@@ -11,7 +11,7 @@ use crate::{
     events::Events,
     local::{Recipe, train},
     meter::{Slots, Worker},
-    models::{Base, LoadOptions, Model, ModelShape, Part, Precision},
+    models::{Base, Head, LoadOptions, Model, ModelShape, Part, Precision},
     plan::Plan,
     random::Key,
     run::{
@@ -64,7 +64,7 @@ fn train_plainly(plan: &Plan, records: &[Record]) -> Vec<f32> {
 
 fn fresh(plan: &Plan) -> (Model, Recipe) {
     let materials = materials(plan, Vec::new());
-    let model = Model::new(materials.base, &plan.lora, 3, plan.seed).unwrap();
+    let model = Model::new(materials.base, &plan.lora, Head::Classifier(3), plan.seed).unwrap();
     (model, plan.recipe(3, 0, plan.lora.clone()))
 }
 
@@ -297,7 +297,7 @@ fn reference_payloads_are_met_to_the_byte() {
     assert_eq!(24 * adapter::lora_bytes(8, 1024, 3 * 1024), 3_145_728, "GPT-2 medium c_attn r=8");
     assert_eq!(64 * adapter::lora_bytes(8, 4096, 4096), 16_777_216, "LLaMA-7B q,v r=8");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/models/minilm");
-    let base = Base::load(&path, LoadOptions { precision: Precision::F32, device: Device::Cpu })
+    let base = Base::load(&path, LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false })
         .unwrap_or_else(|error| panic!("{error}; run make setup"));
     let plan = plan("fedLLM: {}", &["tuning.lora.rank=8"]);
     let recipe = plan.recipe(77, 0, plan.lora.clone());
@@ -305,9 +305,10 @@ fn reference_payloads_are_met_to_the_byte() {
         adapter::adapter_bytes(base.shape(), &recipe, Part::Whole) + adapter::head_bytes(base.shape(), &recipe);
     assert_eq!(formula, 413_492, "MiniLM r=8 query,value and a head of 77 classes");
     let facts = super::PayloadFacts {
+        client: 0,
         shape: base.shape(),
         recipe: &recipe,
-        public: 1000,
+        public_reads: 1000,
         steps: StepSizes { rows: 8, tokens: 8 * 512 },
     };
     let kd = self::plan("kdFedLLM: {}", &[]).framework.payload(&facts);
@@ -317,7 +318,7 @@ fn reference_payloads_are_met_to_the_byte() {
     let split = self::plan("splitFedLLM: {cutLayer: 1}", &[]).framework.payload(&facts);
     assert_eq!(split[&(Direction::Up, PayloadKind::Activation)], 12_582_912, "B = 8, S = 512, d = 768");
     assert_eq!(split[&(Direction::Down, PayloadKind::ActivationGradient)], 12_582_912);
-    let model = Model::new(base, &recipe.lora, 77, 42).unwrap();
+    let model = Model::new(base, &recipe.lora, Head::Classifier(77), 42).unwrap();
     let sent: u64 =
         adapter::write(&model, Part::Whole).unwrap().iter().map(crate::wire::WireTensor::payload_bytes).sum();
     assert_eq!(sent, formula);

@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Where they live.
     pub device: Device,
+    /// Whether the base's own layer over the vocabulary is read too, where it has one: a classifier does without.
+    pub language_head: bool,
 }
 
 /// What an architecture must offer; [`super::Model`] puts the pieces together.
@@ -62,6 +64,10 @@ pub(super) trait Body: Send {
     fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor;
     /// The last hidden state `[batch, seq, hidden]` to what the head reads, `[batch, hidden]`.
     fn pool(&self, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor;
+    /// Whether [`Body::next_token`] can be asked.
+    fn has_language_head(&self) -> bool;
+    /// Last hidden states `[reads, hidden]` to logits of the token that follows each, `[reads, vocab]`, F32.
+    fn next_token(&self, hidden: &Tensor) -> Tensor;
 }
 
 /// What all blocks of one forward pass share.

@@ -190,6 +190,14 @@ impl Body for Bert {
         let first = hidden.select(1, 0); // [batch, hidden]
         self.pooler.forward(&first, dropout).tanh()
     }
+
+    fn has_language_head(&self) -> bool {
+        false
+    }
+
+    fn next_token(&self, _hidden: &Tensor) -> Tensor {
+        unreachable!("a model is not given a head that its base does not have")
+    }
 }
 
 impl Block {

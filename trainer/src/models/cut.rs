@@ -5,6 +5,7 @@ use tch::{Device, Tensor};
 
 use super::{
     base::Base,
+    head::Head,
     linear,
     lora::{Adapter, LoraSettings, ModelError},
     shape::ModelShape,
@@ -49,18 +50,22 @@ impl Part {
 pub struct Model {
     base: Base,
     adapter: Adapter,
+    head: Head,
 }
 
 impl Model {
-    /// Puts a fresh adapter on `base`: A uniform in ±1/sqrt(inputs) (Kaiming with a = sqrt 5), B zero, head
-    /// normal with deviation 0.02, all from the streams of `seed`; the same for every client.
+    /// Puts a fresh adapter and head on `base`: A uniform in ±1/sqrt(inputs) (Kaiming with a = sqrt 5), B zero, a
+    /// classifier normal with deviation 0.02, all from the streams of `seed`; the same for every client.
     ///
     /// # Errors
-    /// Where `lora` asks for what the model does not have.
-    pub fn new(mut base: Base, lora: &LoraSettings, labels: usize, seed: u64) -> Result<Self, ModelError> {
-        let adapter = Adapter::new(&base.shape, lora, labels, seed, base.options.device)?;
+    /// Where `lora` or `head` asks for what the model does not have.
+    pub fn new(mut base: Base, lora: &LoraSettings, head: Head, seed: u64) -> Result<Self, ModelError> {
+        if head == Head::Language && !base.body.has_language_head() {
+            return Err(ModelError::NoLanguageHead { architecture: base.architecture().to_string() });
+        }
+        let adapter = Adapter::new(&base.shape, lora, head, seed, base.options.device)?;
         adapter.attach(&mut base.body.linears_mut(), lora);
-        Ok(Self { base, adapter })
+        Ok(Self { base, adapter, head })
     }
 
     /// What is trained.
@@ -73,6 +78,11 @@ impl Model {
         &self.base
     }
 
+    /// What it ends in.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
     /// How large the model is.
     pub fn shape(&self) -> &ModelShape {
         &self.base.shape
@@ -83,10 +93,11 @@ impl Model {
         self.base.options.device
     }
 
-    /// Logits, `[batch, classes]`, F32. `dropout` keys the masks of this step; none leaves LoRA dropout out.
+    /// Logits, F32: `[batch, labels]` of a classifier, `[reads, vocab]` of a language model at the tokens that are read.
+    /// `dropout` keys the masks of this step; none leaves LoRA dropout out.
     pub fn forward(&self, tokens: &Tokens, dropout: Option<Key>) -> Tensor {
         let hidden = self.front(0, tokens, dropout);
-        self.back(0, &hidden, &tokens.mask, dropout)
+        self.back(0, &hidden, &tokens.mask, tokens.places.as_ref(), dropout)
     }
 
     /// Embedding and the blocks below `cut_layer`: `[batch, seq, hidden]` in the base's precision.
@@ -95,13 +106,39 @@ impl Model {
         self.blocks(Part::Front(cut_layer), hidden, &tokens.mask, dropout)
     }
 
-    /// The blocks from `cut_layer` on and the head: a hidden state `[batch, seq, hidden]` to logits
-    /// `[batch, classes]`, F32.
-    pub fn back(&self, cut_layer: usize, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
-        let hidden = self.blocks(Part::Back(cut_layer), hidden.shallow_clone(), mask, dropout);
-        let pooled = self.base.body.pool(&hidden, mask, dropout);
-        let (weight, bias) = self.adapter.head();
-        linear::head(&pooled, weight, bias)
+    /// The blocks from `cut_layer` on and the head: a hidden state `[batch, seq, hidden]` to logits as
+    /// [`Model::forward`] gives them. `places` are [`Tokens::places`].
+    pub fn back(
+        &self,
+        cut_layer: usize,
+        hidden: &Tensor,
+        mask: &Tensor,
+        places: Option<&Tensor>,
+        dropout: Option<Key>,
+    ) -> Tensor {
+        let hidden = self.blocks_from(cut_layer, hidden, mask, dropout);
+        self.read(&hidden, mask, places, dropout)
+    }
+
+    /// The blocks from `cut_layer` on, without the head: `[batch, seq, hidden]` to the same.
+    pub fn blocks_from(&self, cut_layer: usize, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
+        self.blocks(Part::Back(cut_layer), hidden.shallow_clone(), mask, dropout)
+    }
+
+    /// What follows the last block: its hidden state `[batch, seq, hidden]` to logits as [`Model::forward`] gives them.
+    pub fn read(&self, hidden: &Tensor, mask: &Tensor, places: Option<&Tensor>, dropout: Option<Key>) -> Tensor {
+        match self.head {
+            Head::Classifier(_) => {
+                let pooled = self.base.body.pool(hidden, mask, dropout);
+                let (weight, bias) = self.adapter.head();
+                linear::head(&pooled, weight, bias)
+            }
+            Head::Language => {
+                let states = hidden.flatten(0, 1); // [batch * seq, hidden]
+                let states = places.map_or_else(|| states.shallow_clone(), |places| states.index_select(0, places));
+                self.base.body.next_token(&states)
+            }
+        }
     }
 
     /// What the head reads, `[batch, hidden]` in the base's precision, without LoRA dropout.

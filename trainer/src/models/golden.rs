@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{Base, LoadOptions, LoraSettings, Model, Precision, Tokens};
+use super::{Base, Head, LoadOptions, LoraSettings, Model, Precision, Tokens};
 
 /// One entry of `cases.json`.
 #[derive(Deserialize)]
@@ -60,7 +60,7 @@ pub(crate) fn load(path: &Path) -> Base {
 
 /// Loads a model.
 pub(crate) fn load_as(path: &Path, precision: Precision, device: Device) -> Base {
-    Base::load(path, LoadOptions { precision, device }).unwrap()
+    Base::load(path, LoadOptions { precision, device, language_head: true }).unwrap()
 }
 
 /// LoRA of rank 8 on queries and values.
@@ -75,7 +75,7 @@ pub(crate) fn query_value(base: &Base) -> LoraSettings {
 
 /// The batch of a case.
 pub(crate) fn batch(tensors: &HashMap<String, Tensor>) -> Tokens {
-    Tokens { ids: tensors["ids"].shallow_clone(), mask: tensors["mask"].to_kind(Kind::Bool) }
+    Tokens { ids: tensors["ids"].shallow_clone(), mask: tensors["mask"].to_kind(Kind::Bool), places: None }
 }
 
 /// Sets trained tensors of `model` to those of `values` whose names start with `prefix`.
@@ -100,7 +100,7 @@ impl Case {
 
     /// The case's model with the case's adapter.
     pub(crate) fn model(&self, tensors: &HashMap<String, Tensor>) -> Model {
-        let model = Model::new(load(&file(&self.model)), &self.lora(), 3, 0).unwrap();
+        let model = Model::new(load(&file(&self.model)), &self.lora(), Head::Classifier(3), 0).unwrap();
         set(&model, tensors, "value.");
         model
     }

@@ -1,12 +1,12 @@
 //! Llama: a decoder with rotary positions, grouped-query attention and gated feed-forward layers (arXiv 2307.09288),
-//! as transformers has it; also SmolLM2 and TinyLlama. Must not read the language-modelling head: it is not trained.
+//! as transformers has it; also SmolLM2 and TinyLlama. Must not train the layer over the vocabulary: it stays frozen.
 
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{
     attention::{attend, causal_bias, positions, rightmost},
-    base::{Body, Context},
+    base::{Body, Context, LoadOptions},
     linear::Linear,
     load::{Checkpoint, LoadError},
     rope::{RopeParameters, RopeScaling},
@@ -47,6 +47,9 @@ pub(super) struct Config {
     pub(super) attention_bias: bool,
     #[serde(default)]
     pub(super) mlp_bias: bool,
+    /// Whether the layer over the vocabulary is the embedding table.
+    #[serde(default)]
+    pub(super) tie_word_embeddings: bool,
 }
 
 fn default_positions() -> usize {
@@ -127,6 +130,7 @@ pub(super) struct Llama {
     frequencies: Tensor, // [head_dim / 2], F32
     blocks: Vec<Block>,
     norm: RmsNorm,
+    vocabulary: Option<Tensor>, // [vocab, hidden]
     head_dim: i64,
 }
 
@@ -152,7 +156,7 @@ impl Llama {
         checkpoint: &Checkpoint,
         config: &Config,
         shape: &ModelShape,
-        device: Device,
+        options: LoadOptions,
     ) -> Result<Self, LoadError> {
         let (theta, scaling) = config.rope().map_err(|reason| checkpoint.unusable(&reason))?;
         let words = checkpoint.tensor("model.embed_tokens.weight", &[shape.vocab, shape.hidden])?;
@@ -160,8 +164,16 @@ impl Llama {
             (0..shape.blocks).map(|block| Block::load(checkpoint, config, shape, block)).collect::<Result<_, _>>()?;
         let norm = RmsNorm::load(checkpoint, "model.norm", shape.hidden, config.rms_norm_eps)?;
         // After the weights, which a head that claims to be too wide does not match: it decides how much this takes.
-        let frequencies = Tensor::from_slice(&scaling.frequencies(theta, shape.head_dim)).to_device(device);
-        Ok(Self { words, frequencies, blocks, norm, head_dim: shape.head_dim as i64 })
+        let frequencies = Tensor::from_slice(&scaling.frequencies(theta, shape.head_dim)).to_device(options.device);
+        let vocabulary = if !options.language_head {
+            None
+        } else if config.tie_word_embeddings {
+            Some(words.shallow_clone())
+        } else {
+            let name = "lm_head.weight";
+            checkpoint.holds(name).then(|| checkpoint.tensor(name, &[shape.vocab, shape.hidden])).transpose()?
+        };
+        Ok(Self { words, frequencies, blocks, norm, vocabulary, head_dim: shape.head_dim as i64 })
     }
 }
 
@@ -172,6 +184,7 @@ impl Body for Llama {
             frequencies: self.frequencies.shallow_clone(),
             blocks: self.blocks.iter().map(Block::share).collect(),
             norm: self.norm.share(),
+            vocabulary: self.vocabulary.as_ref().map(Tensor::shallow_clone),
             head_dim: self.head_dim,
         })
     }
@@ -204,6 +217,15 @@ impl Body for Llama {
         let (batch, _, width) = hidden.size3().expect("a hidden state is [batch, seq, hidden]");
         let index = rightmost(mask).view([batch, 1, 1]).expand([batch, 1, width], false);
         self.norm.forward(&hidden.gather(1, &index, false).squeeze_dim(1)) // [batch, hidden]
+    }
+
+    fn has_language_head(&self) -> bool {
+        self.vocabulary.is_some()
+    }
+
+    fn next_token(&self, hidden: &Tensor) -> Tensor {
+        let vocabulary = self.vocabulary.as_ref().expect("a model is not given a head that its base does not have");
+        self.norm.forward(hidden).linear(vocabulary, None::<&Tensor>).to_kind(Kind::Float)
     }
 }
 

@@ -142,7 +142,7 @@ fn load_folder(
             let config: llama::Config = parse(config_file, &json)?;
             let shape = config.shape().map_err(unusable)?;
             let checkpoint = safetensors::open(folder, weights, options)?;
-            let body = Box::new(Llama::load(&checkpoint, &config, &shape, options.device)?);
+            let body = Box::new(Llama::load(&checkpoint, &config, &shape, options)?);
             (shape, body)
         }
     };
@@ -153,7 +153,7 @@ fn load_folder(
 fn load_gguf(file: &Path, options: LoadOptions) -> Result<Base, LoadError> {
     let gguf = gguf::open(file, options)?;
     let shape = gguf.config.shape().map_err(|reason| LoadError::Unusable { path: file.into(), reason })?;
-    let body = Box::new(Llama::load(&gguf.checkpoint, &gguf.config, &shape, options.device)?);
+    let body = Box::new(Llama::load(&gguf.checkpoint, &gguf.config, &shape, options)?);
     build(file, shape, body, options, gguf.pad_token_id, &[file])
 }
 

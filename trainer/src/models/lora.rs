@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{
     cut::Part,
+    head::Head,
     linear::{Linear, LoraPair},
     shape::{LinearShape, ModelShape},
 };
@@ -62,6 +63,10 @@ pub enum ModelError {
     Dropout { dropout: String },
     #[error("a classifier with {labels} label(s) has nothing to tell apart; at least 2 are needed")]
     Labels { labels: usize },
+    #[error(
+        "this {architecture} model has no layer over the vocabulary, which task CausalLM reads; use a decoder such as Llama, or task SequenceClassification"
+    )]
+    NoLanguageHead { architecture: String },
     #[error("LoRA has no target module; this {architecture} model has {existing}")]
     NoTarget { architecture: String, existing: String },
     #[error("LoRA target {target:?} is no linear layer of this {architecture} model; it has {existing}")]
@@ -90,7 +95,7 @@ pub struct Parameter {
     pub tensor: Tensor,
 }
 
-/// What one client trains: LoRA pairs and the head, in canonical order.
+/// What one client trains: LoRA pairs and a classifier's head, in canonical order.
 ///
 /// Blocks ascend, modules stand as transformers declares them, A before B, the head last.
 #[derive(Debug)]
@@ -104,19 +109,20 @@ impl Adapter {
     pub(super) fn new(
         shape: &ModelShape,
         lora: &LoraSettings,
-        labels: usize,
+        head: Head,
         seed: u64,
         device: Device,
     ) -> Result<Self, ModelError> {
         let targets = resolve_targets(shape, lora)?;
-        if labels < 2 {
-            return Err(ModelError::Labels { labels });
-        }
         let mut init = Init { seed, device, parameters: Vec::new() };
         for linear in &targets {
             init.add_pair(linear, lora.rank);
         }
-        init.add_head(shape, labels);
+        match head {
+            Head::Classifier(labels @ (0 | 1)) => return Err(ModelError::Labels { labels }),
+            Head::Classifier(labels) => init.add_head(shape, labels),
+            Head::Language => {}
+        }
         Ok(Self {
             parameters: init.parameters,
             targets: targets.into_iter().map(|linear| linear.name).collect(),
@@ -139,7 +145,7 @@ impl Adapter {
         &self.targets
     }
 
-    /// Weight and bias of the head.
+    /// Weight and bias of a classifier's head.
     pub(super) fn head(&self) -> (&Tensor, Option<&Tensor>) {
         let head = &self.parameters[2 * self.targets.len()..];
         (&head[0].tensor, self.head_has_bias.then(|| &head[1].tensor))

@@ -72,7 +72,7 @@ fn logits_of_minilm_and_smollm2_are_those_of_transformers_within_a_thousandth() 
         let base = load(&real_model(name));
         let lora = query_value(&base);
         let labels = golden["head.weight"].size()[0] as usize;
-        let model = Model::new(base, &lora, labels, 0).unwrap();
+        let model = Model::new(base, &lora, Head::Classifier(labels), 0).unwrap();
         for parameter in model.adapter().parameters().iter().filter(|p| p.kind == ParameterKind::Head) {
             let part = parameter.name.rsplit('.').next().unwrap();
             tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&golden[&format!("head.{part}")]));
@@ -96,7 +96,7 @@ fn a_model_cut_at_every_layer_gives_the_bits_of_the_whole() {
             clear_gradients(&model);
             let front = model.front(cut_layer, &tokens, None);
             let hidden = front.detach().set_requires_grad(true);
-            let logits = model.back(cut_layer, &hidden, &tokens.mask, None);
+            let logits = model.back(cut_layer, &hidden, &tokens.mask, None, None);
             loss(&logits, &golden["labels"]).backward();
             if front.requires_grad() {
                 (&front * hidden.grad()).sum(Kind::Float).backward();
@@ -141,7 +141,7 @@ fn dropout_follows_its_key_and_nothing_else() {
     let golden = tensors("llama-query-value");
     let base = load(&file("tiny-llama"));
     let lora = LoraSettings { dropout: 0.5, ..query_value(&base) };
-    let model = Model::new(base, &lora, 3, 7).unwrap();
+    let model = Model::new(base, &lora, Head::Classifier(3), 7).unwrap();
     fill_b(&model);
     let tokens = batch(&golden);
     let key = Key { seed: 7, client: 1, round: 2, step: 3 };
@@ -150,7 +150,7 @@ fn dropout_follows_its_key_and_nothing_else() {
     assert!(!logits(Some(key)).equal(&logits(Some(Key { step: 4, ..key }))));
     assert!(!logits(Some(key)).equal(&logits(None)));
     let front = model.front(2, &tokens, Some(key));
-    assert!(model.back(2, &front, &tokens.mask, Some(key)).equal(&logits(Some(key))), "a cut changes no mask");
+    assert!(model.back(2, &front, &tokens.mask, None, Some(key)).equal(&logits(Some(key))), "a cut changes no mask");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn dropout_keeps_the_expectation() {
     let golden = tensors("bert-query-value");
     let base = load(&file("tiny-bert"));
     let lora = LoraSettings { dropout: 0.3, ..query_value(&base) };
-    let model = Model::new(base, &lora, 3, 7).unwrap();
+    let model = Model::new(base, &lora, Head::Classifier(3), 7).unwrap();
     fill_b(&model);
     let tokens = batch(&golden);
     let plain = model.front(1, &tokens, None);
@@ -178,7 +178,7 @@ fn the_initial_adapter_depends_on_the_seed_alone_and_changes_no_logit() {
     let base = load(&file("tiny-llama"));
     let lora = query_value(&base);
     let golden = tensors("llama-query-value");
-    let model = |seed| Model::new(base.share(), &lora, 3, seed).unwrap();
+    let model = |seed| Model::new(base.share(), &lora, Head::Classifier(3), seed).unwrap();
     let (first, same, other) = (model(1), model(1), model(2));
     let parameters = |model: &Model| Tensor::cat(&flat(model), 0);
     assert!(parameters(&first).equal(&parameters(&same)));
@@ -195,7 +195,7 @@ fn the_initial_adapter_depends_on_the_seed_alone_and_changes_no_logit() {
     }
     // B is zero, so the pairs add nothing: logits are the frozen model's under this head.
     let bare = LoraSettings { target_modules: vec!["down_proj".into()], ..lora.clone() };
-    let bare = Model::new(base.share(), &bare, 3, 1).unwrap();
+    let bare = Model::new(base.share(), &bare, Head::Classifier(3), 1).unwrap();
     let head = &first.adapter().parameters().last().unwrap().tensor;
     tch::no_grad(|| bare.adapter().parameters().last().unwrap().tensor.shallow_clone().copy_(head));
     assert!(bare.forward(&batch(&golden), None).equal(&first.forward(&batch(&golden), None)));
@@ -210,7 +210,7 @@ fn no_gradient_flows_below_the_first_lora_layer() {
     let base = load(&file("tiny-llama"));
     let target_modules = vec!["model.layers.1.self_attn.v_proj".into()];
     let lora = LoraSettings { target_modules, ..query_value(&base) };
-    let model = Model::new(base, &lora, 3, 1).unwrap();
+    let model = Model::new(base, &lora, Head::Classifier(3), 1).unwrap();
     let tokens = batch(&tensors("llama-query-value"));
     let requires_grad: Vec<_> =
         (0..=3).map(|cut_layer| model.front(cut_layer, &tokens, None).requires_grad()).collect();
@@ -230,7 +230,10 @@ fn a_model_can_move_to_the_thread_that_owns_it() {
 fn shared_models_train_apart_from_each_other() {
     let base = load(&file("tiny-bert"));
     let lora = query_value(&base);
-    let (one, two) = (Model::new(base.share(), &lora, 3, 1).unwrap(), Model::new(base.share(), &lora, 3, 1).unwrap());
+    let (one, two) = (
+        Model::new(base.share(), &lora, Head::Classifier(3), 1).unwrap(),
+        Model::new(base.share(), &lora, Head::Classifier(3), 1).unwrap(),
+    );
     let tokens = batch(&tensors("bert-query-value"));
     fill_b(&one);
     assert!(!one.forward(&tokens, None).equal(&two.forward(&tokens, None)));
@@ -243,7 +246,7 @@ fn bf16_follows_f32_within_its_eight_bits() {
         let logits = |precision| {
             let base = load_as(&file(name), precision, Device::Cpu);
             let lora = query_value(&base);
-            let model = Model::new(base, &lora, 3, 1).unwrap();
+            let model = Model::new(base, &lora, Head::Classifier(3), 1).unwrap();
             fill_b(&model);
             let logits = model.forward(&batch(&tensors("bert-query-value")), None);
             assert_eq!(logits.kind(), Kind::Float);
@@ -266,11 +269,14 @@ fn cuda_follows_the_cpu_within_a_tolerance() {
     for case in cases() {
         let golden = tensors(&case.name);
         let base = load_as(&file(&case.model), Precision::F32, Device::Cuda(0));
-        let model = Model::new(base, &case.lora(), 3, 0).unwrap();
+        let model = Model::new(base, &case.lora(), Head::Classifier(3), 0).unwrap();
         set(&model, &golden, "value.");
         let tokens = batch(&golden);
-        let tokens =
-            Tokens { ids: tokens.ids.to_device(Device::Cuda(0)), mask: tokens.mask.to_device(Device::Cuda(0)) };
+        let tokens = Tokens {
+            ids: tokens.ids.to_device(Device::Cuda(0)),
+            mask: tokens.mask.to_device(Device::Cuda(0)),
+            places: None,
+        };
         let logits = model.forward(&tokens, None);
         loss(&logits, &golden["labels"]).backward();
         let difference = largest_difference(&logits.to_device(Device::Cpu), &golden["logits"]);

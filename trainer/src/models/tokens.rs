@@ -10,6 +10,9 @@ pub struct Tokens {
     pub ids: Tensor,
     /// True where a real token stands, `[batch, seq]`, booleans.
     pub mask: Tensor,
+    /// Which tokens a language model's head reads, as indices into `[batch * seq]`, `[reads]`; none for all of them. A
+    /// classifier reads one state of each row and asks nobody.
+    pub places: Option<Tensor>,
 }
 
 impl Tokens {
@@ -26,6 +29,7 @@ impl Tokens {
         Self {
             ids: Tensor::from_slice(&ids).view([rows.len() as i64, seq as i64]).to_device(device),
             mask: Self::mask_from_lengths(&lengths, seq, device),
+            places: None,
         }
     }
 

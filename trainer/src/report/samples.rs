@@ -253,6 +253,7 @@ fn round(shape: &Shape, number: u32) -> RoundReport {
         participants: CLIENTS.iter().map(|(client, _)| (*client).to_owned()).collect(),
         absent: Vec::new(),
         bytes: CLIENTS.iter().flat_map(counts).collect(),
+        ..RoundReport::default()
     }
 }
 
@@ -305,6 +306,7 @@ fn final_figures(shape: &Shape, last: &RoundReport) -> FinalReport {
         worst_client: shape.own_accuracies.map(worst),
         client_mean_accuracy: shape.own_accuracies.map(mean),
         majority: 0.686,
+        ..FinalReport::default()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     data::{self, Corpus, Scope},
     events::{Event, Events},
     models::{Base, LoadOptions, LoraSettings, Precision, load_tokenizer, resolve_targets},
-    plan::{DeviceChoice, Plan},
+    plan::{DeviceChoice, Plan, Task},
     server::check_cut,
     sources::{Access, Fetcher, Origin, Wanted},
 };
@@ -67,7 +67,7 @@ pub struct Shelf {
 
 #[derive(Debug)]
 struct Loaded {
-    key: (Origin, Precision, Device),
+    key: (Origin, LoadOptions),
     base: Base,
     tokenizer: Tokenizer,
     tokenizer_hash: String,
@@ -110,7 +110,8 @@ impl Shelf {
     }
 
     fn load(&mut self, plan: &Plan, device: Device) -> Result<(), RunError> {
-        let key = (plan.model.clone(), plan.precision, device);
+        let options = LoadOptions { precision: plan.precision, device, language_head: plan.task == Task::Language };
+        let key = (plan.model.clone(), options);
         let kept = self.loaded.take().filter(|loaded| loaded.key == key);
         let loaded = match kept {
             Some(loaded) => loaded,
@@ -120,10 +121,10 @@ impl Shelf {
         Ok(())
     }
 
-    fn read(&self, key: (Origin, Precision, Device)) -> Result<Loaded, RunError> {
+    fn read(&self, key: (Origin, LoadOptions)) -> Result<Loaded, RunError> {
         let path = self.fetcher.fetch(&key.0, Wanted::Model)?;
         self.events.tell(Event::StageStarted { stage: format!("Reading {}", key.0.name()), of: 0 });
-        let base = Base::load(&path, LoadOptions { precision: key.1, device: key.2 })?;
+        let base = Base::load(&path, key.1)?;
         let tokenizer = load_tokenizer(&path)?;
         tokenizer.check(base.shape())?;
         self.events.tell(Event::StageFinished);

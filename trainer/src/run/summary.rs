@@ -6,14 +6,20 @@ use fedtune_crds::report::{
 };
 
 use super::{local::Ended, materials::Materials, uid};
-use crate::{flops, meter::peak_memory_bytes, models::Part, plan::Plan};
+use crate::{
+    flops::{self, BatchSize},
+    meter::peak_memory_bytes,
+    models::{Head, Part},
+    plan::Plan,
+};
 
 /// The report of a run that did all its rounds.
 pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport {
     let outcome = &ended.outcome;
     let meter = outcome.half.meter();
     let clients = outcome.account.clients(plan, materials.lora.rank);
-    let clients = if ended.apart { clients } else { modelled(plan, materials, clients, outcome.labels.len()) };
+    let head = plan.head(outcome.labels.len());
+    let clients = if ended.apart { clients } else { modelled(plan, materials, clients, head) };
     let (rounds, carried) = (outcome.account.rounds().to_vec(), outcome.ledger.total());
     let totals = Totals {
         payload_bytes: carried.payload,
@@ -80,11 +86,16 @@ fn frame(plan: &Plan, materials: &Materials, phase: RunPhase, stop_reason: &str)
 }
 
 /// Clients of one process share its memory: each gets a figure computed from shapes, and says so.
-fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, labels: usize) -> Vec<ClientReport> {
+fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, head: Head) -> Vec<ClientReport> {
     let part = plan.framework.cut_layer().map_or(Part::Whole, Part::Front);
     let (shape, lora) = (materials.base.shape(), &materials.lora);
     let (rows, seq) = (plan.batch_size, plan.data.max_sequence_length);
-    let bytes = flops::modelled_memory(shape, part, lora, labels, rows, seq, plan.precision);
+    let reads = match head {
+        Head::Classifier(_) => rows,
+        // At most every token is said.
+        Head::Language => rows * seq,
+    };
+    let bytes = flops::modelled_memory(shape, part, lora, head, BatchSize { rows, seq, reads }, plan.precision);
     let model = |client| ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client };
     clients.into_iter().map(model).collect()
 }

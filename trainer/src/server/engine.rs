@@ -53,7 +53,7 @@ struct Running {
     half: Box<dyn ServerHalf>,
     labels: Labels,
     recipe: Recipe,
-    public: usize,
+    public_reads: usize,
 }
 
 /// What follows from the machine's actions.

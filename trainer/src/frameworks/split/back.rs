@@ -4,15 +4,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fedtune_crds::report::PayloadKind;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::{Split, StepTensors};
+use super::{Split, StepTensors, UNSAID};
 use crate::{
-    flops,
+    flops::{self, BatchSize},
     frameworks::{FrameworkError, StepSizes, Stepper, adapter},
-    local::{Recipe, TrainError, check_loss, tensors},
+    local::{Recipe, TrainError, check_loss, loss, tensors},
     meter::Worker,
-    models::{Model, Part, Tokens},
+    models::{Head, Model, Part, Tokens},
     optimizer::Optimizer,
     random::Key,
     rounds::Client,
@@ -108,13 +108,12 @@ impl Stepper for BackStepper {
         let input = worker.encode(|| self.read(message, model))?;
         let key = Key { seed: self.recipe.seed, client: self.ordinal as u32, round: message.round, step: message.step };
         let (gradient, loss) = worker.compute(|| self.train(model, optimizer, &input, key))?;
-        let (rows, seq) = (input.hidden.size()[0] as usize, input.hidden.size()[1] as usize);
-        let part = Part::Back(self.split.cut_layer);
-        worker.meter.flops.train += flops::train(model.shape(), part, &self.recipe.lora, self.recipe.labels, rows, seq);
+        let (size, part) = (input.size(), Part::Back(self.split.cut_layer));
+        worker.meter.flops.train += flops::train(model.shape(), part, &self.recipe.lora, self.recipe.head, size);
         worker.meter.steps += 1;
         if let Some(turn) = turn {
-            turn.sizes.rows += rows as u64;
-            turn.sizes.tokens += (rows * seq) as u64;
+            turn.sizes.rows += size.rows as u64;
+            turn.sizes.tokens += size.tokens() as u64;
         }
         let gradient = worker.encode(|| {
             WireTensor::from_tensor("gradient", PayloadKind::ActivationGradient, &gradient, self.split.codec)
@@ -132,8 +131,17 @@ struct Input {
     hidden: Tensor,
     /// `[batch, seq]`, true where there is a token.
     mask: Tensor,
-    /// `[batch]`, i64.
-    labels: Tensor,
+    /// Which tokens a language model reads, [`Tokens::places`]; none for a classifier.
+    places: Option<Tensor>,
+    /// `[reads]`, i64.
+    targets: Tensor,
+}
+
+impl Input {
+    fn size(&self) -> BatchSize {
+        let [rows, seq] = [0, 1].map(|dimension| self.mask.size()[dimension] as usize);
+        BatchSize { rows, seq, reads: self.targets.size()[0] as usize }
+    }
 }
 
 impl BackStepper {
@@ -146,8 +154,9 @@ impl BackStepper {
         key: Key,
     ) -> Result<(Tensor, f64), TrainError> {
         let parameters = tensors(model, Part::Back(self.split.cut_layer));
-        let logits = model.back(self.split.cut_layer, &input.hidden, &input.mask, Some(key));
-        let loss = logits.cross_entropy_for_logits(&input.labels);
+        let Input { hidden, mask, places, targets } = input;
+        let logits = model.back(self.split.cut_layer, hidden, mask, places.as_ref(), Some(key));
+        let loss = loss(&logits, targets);
         let value = loss.double_value(&[]);
         check_loss(value, key, &self.client)?;
         let wanted: Vec<&Tensor> = parameters.iter().copied().chain([&input.hidden]).collect();
@@ -171,11 +180,35 @@ impl BackStepper {
         };
         let [rows, seq] = self.check_shape(activation, model.shape().hidden)?;
         let lengths = self.read_numbers(lengths, PayloadKind::Length, rows, 1, seq as i32)?;
-        let labels = self.read_numbers(labels, PayloadKind::Label, rows, 0, self.recipe.labels as i32 - 1)?;
+        let (places, targets) = self.read_labels(labels, rows, seq, model)?;
         let hidden = activation.to_tensor(model.device())?.to_kind(model.base().precision().kind());
         let hidden = adapter::finite(hidden, &self.client, &activation.name)?.set_requires_grad(true);
-        let labels = Tensor::from_slice(&labels).to_kind(Kind::Int64).to_device(model.device());
-        Ok(Input { hidden, mask: Tokens::mask_from_lengths(&lengths, seq, model.device()), labels })
+        Ok(Input { hidden, mask: Tokens::mask_from_lengths(&lengths, seq, model.device()), places, targets })
+    }
+
+    /// Which tokens are read, and what the head should say there.
+    fn read_labels(
+        &self,
+        labels: &WireTensor,
+        rows: usize,
+        seq: usize,
+        model: &Model,
+    ) -> Result<(Option<Tensor>, Tensor), FrameworkError> {
+        let most = model.head().classes(model.shape()) as i32 - 1;
+        let numbers = |numbers: &[i64]| Tensor::from_slice(numbers).to_device(model.device());
+        match model.head() {
+            Head::Classifier(_) => {
+                let labels = self.read_numbers(labels, PayloadKind::Label, rows, 0, most)?;
+                Ok((None, numbers(&labels.into_iter().map(i64::from).collect::<Vec<_>>())))
+            }
+            Head::Language => {
+                let labels = self.read_numbers(labels, PayloadKind::Label, rows * seq, UNSAID, most)?;
+                let said = labels.iter().enumerate().filter(|(_, label)| **label >= 0);
+                let (places, next): (Vec<i64>, Vec<i64>) =
+                    said.map(|(place, &label)| (place as i64, i64::from(label))).unzip();
+                Ok((Some(numbers(&places)), numbers(&next)))
+            }
+        }
     }
 
     /// Rows and padded length of the hidden states, which must be `[batch, seq, hidden]` of the recipe's size at most.
@@ -202,21 +235,21 @@ impl BackStepper {
         }
     }
 
-    /// `rows` numbers, each from `low` to `high`.
+    /// `count` numbers, each from `low` to `high`.
     fn read_numbers(
         &self,
         tensor: &WireTensor,
         kind: PayloadKind,
-        rows: usize,
+        count: usize,
         low: i32,
         high: i32,
     ) -> Result<Vec<i32>, FrameworkError> {
         let numbers = tensor.to_i32s()?;
-        if tensor.kind != kind || numbers.len() != rows {
+        if tensor.kind != kind || numbers.len() != count {
             return Err(FrameworkError::Tensor {
                 who: self.client.clone(),
                 got: adapter::describe(&tensor.name, tensor.kind, tensor.element, &tensor.shape),
-                expected: format!("{} numbers of kind {}", rows, kind.as_str()),
+                expected: format!("{count} numbers of kind {}", kind.as_str()),
             });
         }
         match numbers.iter().find(|number| !(low..=high).contains(*number)) {

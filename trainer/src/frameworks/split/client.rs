@@ -4,12 +4,13 @@
 use fedtune_crds::report::PayloadKind;
 use tch::Tensor;
 
-use super::Split;
+use super::{Split, UNSAID};
 use crate::{
+    data::Example,
     frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, adapter, answer},
-    local::{Batch, check_loss, count_step, plan, tensors},
+    local::{Batch, check_loss, count_step, next_tokens, plan, tensors},
     meter::peak_memory_bytes,
-    models::Part,
+    models::{Head, Part},
     optimizer::Optimizer,
     random::Key,
     wire::{Line, LinkError, Message, Subject, WireTensor},
@@ -76,11 +77,14 @@ impl SplitClient {
         check_loss(if finite { 0.0 } else { f64::NAN }, key, &worker.name)?;
 
         let tensors_up = worker.encode(|| {
-            let labels: Vec<i32> = indices.iter().map(|&i| train[i].label.unwrap_or(0) as i32).collect();
             Ok::<_, FrameworkError>(vec![
                 WireTensor::from_tensor("hidden", PayloadKind::Activation, &hidden.detach(), codec)?,
                 WireTensor::from_i32s("lengths", PayloadKind::Length, &batch.tokens.lengths()),
-                WireTensor::from_i32s("labels", PayloadKind::Label, &labels),
+                WireTensor::from_i32s(
+                    "labels",
+                    PayloadKind::Label,
+                    &labels(model.head(), train, indices, batch.tokens.seq()),
+                ),
             ])
         })?;
         let step = Message { subject: Subject::Step, step: key.step, ..answer(ask) };
@@ -101,6 +105,19 @@ impl SplitClient {
         });
         count_step(&batch, model, Part::Front(cut), recipe, worker);
         Ok(loss)
+    }
+}
+
+/// What the head on the server should say: a label of each row, or for each token the next one, if it is to be said.
+fn labels(head: Head, examples: &[Example], indices: &[usize], seq: usize) -> Vec<i32> {
+    match head {
+        Head::Classifier(_) => indices.iter().map(|&i| examples[i].label.unwrap_or(0) as i32).collect(),
+        Head::Language => {
+            let mut labels = vec![UNSAID; indices.len() * seq];
+            let (places, next) = next_tokens(examples, indices, seq);
+            places.iter().zip(next).for_each(|(&place, next)| labels[place as usize] = next as i32);
+            labels
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     LoadError, gguf, safetensors,
 };
 
-const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu };
+const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false };
 
 /// Lists the tensors of a safetensors file and makes each of them.
 pub(crate) fn load_safetensors(bytes: &[u8]) -> Result<(), LoadError> {

@@ -70,6 +70,7 @@ impl Metadata<'_> {
             hidden_act: None,
             attention_bias: false,
             mlp_bias: false,
+            tie_word_embeddings: !self.header.tensors.iter().any(|tensor| tensor.name == "output.weight"),
         };
         self.check_rotary_width(&config)?;
         Ok(config)
@@ -144,9 +145,6 @@ fn list_tensors(path: &Path, header: &Header, config: &llama::Config) -> Result<
     let mut tensors = HashMap::new();
     let mut left = file.numel() as u64;
     for info in &header.tensors {
-        if info.name == "output.weight" {
-            continue; // The language-modelling head is not trained, nor read.
-        }
         let name = hugging_face_name(&info.name).ok_or_else(|| LoadError::Unusable {
             path: path.into(),
             reason: format!("its tensor {} is not part of a Llama model as it is supported here", info.name),
@@ -167,6 +165,7 @@ fn hugging_face_name(name: &str) -> Option<String> {
     match name {
         "token_embd.weight" => return Some("model.embed_tokens.weight".to_owned()),
         "output_norm.weight" => return Some("model.norm.weight".to_owned()),
+        "output.weight" => return Some("lm_head.weight".to_owned()),
         _ => {}
     }
     let (block, module) = name.strip_prefix("blk.")?.split_once('.')?;

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::{super::base::Precision, *};
 use crate::models::golden::{file, real_model};
 
-const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu };
+const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false };
 
 /// A copy of a tiny model that a test may spoil.
 struct Copied(TempDir);

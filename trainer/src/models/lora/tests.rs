@@ -40,13 +40,13 @@ fn bytes<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> usize {
 
 #[test]
 fn minilm_with_rank_8_and_77_classes_travels_as_413492_bytes() {
-    let adapter = Adapter::new(&minilm(), &lora(&["query", "value"]), 77, 0, Device::Cpu).unwrap();
+    let adapter = Adapter::new(&minilm(), &lora(&["query", "value"]), Head::Classifier(77), 0, Device::Cpu).unwrap();
     assert_eq!(bytes(adapter.parameters()), 413_492);
 }
 
 #[test]
 fn llama_7b_with_rank_8_on_queries_and_values_travels_as_16777216_bytes() {
-    let adapter = Adapter::new(&llama_7b(), &lora(&["q_proj", "v_proj"]), 2, 0, Device::Cpu).unwrap();
+    let adapter = Adapter::new(&llama_7b(), &lora(&["q_proj", "v_proj"]), Head::Classifier(2), 0, Device::Cpu).unwrap();
     let pairs = adapter.parameters().iter().filter(|parameter| parameter.kind == ParameterKind::Adapter);
     assert_eq!(bytes(pairs), 16_777_216);
 }
@@ -79,7 +79,9 @@ fn an_unknown_target_is_answered_with_those_that_exist() {
 
 #[test]
 fn settings_out_of_range_are_refused() {
-    let refused = |lora: &LoraSettings, labels| Adapter::new(&minilm(), lora, labels, 0, Device::Cpu).unwrap_err();
+    let refused = |lora: &LoraSettings, labels| {
+        Adapter::new(&minilm(), lora, Head::Classifier(labels), 0, Device::Cpu).unwrap_err()
+    };
     let good = lora(&["query"]);
     assert_eq!(refused(&LoraSettings { rank: 0, ..good.clone() }, 2), ModelError::RankZero);
     assert_eq!(refused(&good, 1), ModelError::Labels { labels: 1 });

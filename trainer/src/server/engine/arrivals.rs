@@ -142,7 +142,7 @@ impl Engine<'_> {
 
     fn keep_answer(&mut self, client: Client, exchange: Exchange, answer: &Message) -> Result<(), FrameworkError> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        let figures = Figures::of(answer, running.labels.len())?;
+        let figures = Figures::of(answer, &running.recipe)?;
         running.half.take(client, exchange, answer, &figures)?;
         self.setup.ledger.count(&self.id(client), Direction::Up, answer);
         self.account.take_figures(client, figures);

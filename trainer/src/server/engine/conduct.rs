@@ -7,12 +7,12 @@ use fedtune_crds::report::{ByteCount, Direction};
 
 use super::{Clock, Engine, Running, too_early};
 use crate::{
-    data::{Labels, encode},
+    data::{Example, Labels, encode},
     events::Event as Progress,
     frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes},
     local::check_evaluation,
     meter::Worker,
-    models::{LoraSettings, Model},
+    models::{Head, LoraSettings, Model},
     rounds::{Client, Exchange},
     server::{
         Door, ServerError, ServerSetup, Steps,
@@ -41,14 +41,14 @@ impl Engine<'_> {
     pub(super) fn make_running(&mut self, labels: Labels) -> Result<Running, ServerError> {
         let setup = &mut self.setup;
         let recipe = setup.plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
-        let model = Model::new(setup.base.share(), &setup.lora, labels.len(), setup.plan.seed)?;
+        let model = Model::new(setup.base.share(), &setup.lora, recipe.head, setup.plan.seed)?;
         let public = encode(&setup.public, &labels)?;
-        let public_count = public.len();
+        let public_reads = public.iter().map(Example::reads).sum();
         let all_data: Vec<_> = setup.all_data.drain(..).flatten().collect();
         let seat = ServerSeat {
             recipe: recipe.clone(),
             model,
-            spare: spare(setup, labels.len()),
+            spare: spare(setup, recipe.head),
             clients: setup.plan.clients.iter().map(ToString::to_string).collect(),
             all_data: encode(&all_data, &labels)?,
             public,
@@ -56,7 +56,7 @@ impl Engine<'_> {
             worker: Worker::new("server", setup.slots.clone(), setup.events.clone()),
         };
         let half = setup.plan.framework.server_half(seat);
-        Ok(Running { half, labels, recipe, public: public_count })
+        Ok(Running { half, labels, recipe, public_reads })
     }
 
     /// The plan's labels, else the sorted union of what clients announced, else what the server's own data has.
@@ -72,7 +72,7 @@ impl Engine<'_> {
     /// Tells a client the labels, once they are frozen, and lets it send as much as its work needs.
     pub(super) fn welcome(&self, client: Client, door: &dyn Door) -> Result<(), ServerError> {
         if self.running.is_some() {
-            door.widen(client, self.limits()?);
+            door.widen(client, self.limits(client)?);
             door.send(client, self.welcome_message());
         }
         Ok(())
@@ -85,14 +85,15 @@ impl Engine<'_> {
     }
 
     /// The most that any one message of a client holds: no more than its whole round with one largest step.
-    fn limits(&self) -> Result<Limits, ServerError> {
+    fn limits(&self, client: Client) -> Result<Limits, ServerError> {
         let running = self.running.as_ref().ok_or_else(too_early)?;
         let (rows, seq) = (running.recipe.batch_size as u64, running.recipe.max_length as u64);
         let steps = StepSizes { rows, tokens: rows * seq };
         let payload = self.setup.plan.framework.payload(&PayloadFacts {
+            client,
             shape: self.setup.base.shape(),
             recipe: &running.recipe,
-            public: running.public,
+            public_reads: running.public_reads,
             steps,
         });
         let up = payload.iter().filter(|((direction, _), _)| *direction == Direction::Up).map(|(_, bytes)| bytes);
@@ -173,11 +174,12 @@ impl Engine<'_> {
 
     /// Compares what each participant exchanged in the round with the framework's formula.
     fn check_payload(&self, close: &RoundClose, bytes: &[ByteCount]) -> Result<(), ServerError> {
-        let Running { half, recipe, public, .. } = self.running.as_ref().ok_or_else(too_early)?;
-        for client in &close.answered {
-            let (shape, public, steps) = (self.setup.base.shape(), *public, half.step_sizes(*client));
-            let expected = self.setup.plan.framework.payload(&PayloadFacts { shape, recipe, public, steps });
-            check_payload(close.exchange.round, &self.id(*client), &expected, bytes)?;
+        let Running { half, recipe, public_reads, .. } = self.running.as_ref().ok_or_else(too_early)?;
+        for &client in &close.answered {
+            let (shape, public_reads, steps) = (self.setup.base.shape(), *public_reads, half.step_sizes(client));
+            let facts = PayloadFacts { client, shape, recipe, public_reads, steps };
+            let expected = self.setup.plan.framework.payload(&facts);
+            check_payload(close.exchange.round, &self.id(client), &expected, bytes)?;
         }
         Ok(())
     }
@@ -197,9 +199,9 @@ impl Engine<'_> {
 }
 
 /// Makes further models like the first; the arguments have made one already.
-fn spare(setup: &ServerSetup<'_>, labels: usize) -> Spare {
+fn spare(setup: &ServerSetup<'_>, head: Head) -> Spare {
     let (base, lora, seed): (_, LoraSettings, _) = (setup.base.share(), setup.lora.clone(), setup.plan.seed);
     Spare(Box::new(move || {
-        Model::new(base.share(), &lora, labels, seed).expect("the same arguments have made a model already")
+        Model::new(base.share(), &lora, head, seed).expect("the same arguments have made a model already")
     }))
 }

@@ -1,7 +1,7 @@
 use super::{super::super::base::Precision, *};
 use crate::models::golden::file;
 
-const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu };
+const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false };
 
 fn numbers(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(tensor.flatten(0, -1)).unwrap()

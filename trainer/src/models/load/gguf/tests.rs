@@ -6,11 +6,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::models::{
-    Base, LoraSettings, Model, Precision, Tokens,
+    Base, Head, LoraSettings, Model, Precision, Tokens,
     golden::{file, load, real_model},
 };
 
-const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu };
+const OPTIONS: LoadOptions = LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false };
 
 /// Writes GGUF version 3 by its specification.
 #[derive(Default)]
@@ -177,7 +177,7 @@ fn a_gguf_file_gives_the_bits_of_the_folder_it_was_made_from() {
     let lora =
         LoraSettings { rank: 1, alpha: 1.0, dropout: 0.0, rs_lora: false, target_modules: vec!["q_proj".into()] };
     let tokens = Tokens::right_padded(&[&[5, 9, 7, 33], &[8, 6]], 0, Device::Cpu);
-    let logits = |base| Model::new(base, &lora, 3, 1).unwrap().forward(&tokens, None);
+    let logits = |base| Model::new(base, &lora, Head::Classifier(3), 1).unwrap().forward(&tokens, None);
     let expected = logits(load(folder.path()));
     assert!(logits(load_bytes(&tiny_llama().bytes()).unwrap()).equal(&expected));
 }
