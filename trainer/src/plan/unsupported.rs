@@ -30,12 +30,12 @@ fn refuse(wrong: bool, field: &'static str, asked: &str, instead: &'static str) 
 
 fn sources(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     let Data { source, public, evaluation, columns, .. } = &spec.data;
-    let held_out = |held: &Option<&HeldOut>| held.and_then(|held| held.source.as_ref()).and_then(without_feature);
+    let held_out = |held: Option<&HeldOut>| held.and_then(|held| held.source.as_ref()).and_then(without_feature);
     [
         without_feature(&spec.model.source).map(|feature| not_built("spec.model.source", feature)),
         without_feature(source).map(|feature| not_built("spec.data.source", feature)),
-        held_out(&public.as_ref()).map(|feature| not_built("spec.data.public.source", feature)),
-        held_out(&Some(evaluation)).map(|feature| not_built("spec.data.evaluation.source", feature)),
+        held_out(public.as_ref()).map(|feature| not_built("spec.data.public.source", feature)),
+        held_out(Some(evaluation)).map(|feature| not_built("spec.data.evaluation.source", feature)),
         refuse(
             [&columns.prompt, &columns.response, &columns.messages, &columns.choices].iter().any(|c| c.is_some()),
             "spec.data.columns",

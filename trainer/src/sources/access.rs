@@ -58,7 +58,7 @@ impl Access {
             let value = value.trim();
             match name.as_str() {
                 _ if value.is_empty() => {}
-                "HF_ENDPOINT" => access.hub_endpoint = value.trim_end_matches('/').to_owned(),
+                "HF_ENDPOINT" => value.trim_end_matches('/').clone_into(&mut access.hub_endpoint),
                 "HF_TOKEN" => access.hub_token = Some(value.to_owned()),
                 aws if aws.starts_with("AWS_") => access.s3.push((aws.to_ascii_lowercase(), value.to_owned())),
                 _ => {}

@@ -109,7 +109,7 @@ impl<'a> Hub<'a> {
         let listed = self.list().await?;
         let (commit, listing) = (listed.sha, listed.files);
         let listing = match &self.repo.file {
-            Some(file) => narrow(listing, file).map_err(choice)?,
+            Some(file) => narrow(&listing, file).map_err(choice)?,
             None => listing,
         };
         let mut chosen = choose(&listing, wanted).map_err(choice)?;

@@ -60,7 +60,7 @@ pub(super) fn choose(listing: &[Listed], wanted: Wanted) -> Result<Chosen, Strin
 
 /// The files of a listing that `file` means: one by its name, all of a folder, or all that fit a pattern with `*`.
 /// Their names go on from the folder.
-pub(super) fn narrow(listing: Vec<Listed>, file: &str) -> Result<Vec<Listed>, String> {
+pub(super) fn narrow(listing: &[Listed], file: &str) -> Result<Vec<Listed>, String> {
     let file = file.trim_matches('/');
     let folder = format!("{file}/");
     let named = |listed: &Listed| {
@@ -373,14 +373,14 @@ mod tests {
     fn a_file_a_folder_and_a_pattern_narrow_a_listing() {
         let names = ["README.md", "data/train-0.parquet", "data/train-1.parquet", "data/test-0.parquet", "data2/x"];
         let narrowed = |file: &str| -> Vec<String> {
-            narrow(listing(&names), file).unwrap().into_iter().map(|listed| listed.name).collect()
+            narrow(&listing(&names), file).unwrap().into_iter().map(|listed| listed.name).collect()
         };
         assert_eq!(narrowed("data/test-0.parquet"), ["test-0.parquet"]);
         assert_eq!(narrowed("data/"), ["train-0.parquet", "train-1.parquet", "test-0.parquet"]);
         assert_eq!(narrowed("data/train-*.parquet"), ["train-0.parquet", "train-1.parquet"]);
         assert_eq!(narrowed("*/*-0.*"), ["train-0.parquet", "test-0.parquet"]);
         assert_eq!(
-            narrow(listing(&names), "dat*").unwrap_err(),
+            narrow(&listing(&names), "dat*").unwrap_err(),
             "holds neither a file nor a folder \"dat*\"; there are README.md, data/train-0.parquet, \
              data/train-1.parquet, data/test-0.parquet, data2/x"
         );

@@ -108,8 +108,7 @@ mod tests {
             Some(again) => Err(fault(*again)),
             None => Ok(()),
         }));
-        let pauses = pauses.lock().unwrap().iter().map(Duration::as_secs).collect();
-        pauses
+        pauses.lock().unwrap().iter().map(Duration::as_secs).collect()
     }
 
     #[test]

@@ -98,9 +98,11 @@ fn another_process_goes_on_where_the_first_was_and_begins_anew_where_the_file_ch
 fn a_server_that_does_not_heed_the_guard_of_a_range_is_noticed_by_its_tag() {
     let server = Server::start(in_turn(vec![
         |request| Reply::file(request, TEXT, "\"a\"").cut(7),
-        |_| Reply { status: 206, ..Reply::body("another end") }
-            .header("Content-Range", "bytes 7-17/18")
-            .header("ETag", "\"b\""),
+        |_| {
+            Reply { status: 206, ..Reply::body("another end") }
+                .header("Content-Range", "bytes 7-17/18")
+                .header("ETag", "\"b\"")
+        },
         |request| Reply::file(request, "new", "\"b\""),
     ]));
     let mut desk = Desk::new();

@@ -139,12 +139,7 @@ fn a_model_is_brought_from_the_commit_that_its_revision_is() {
     let resolved = |name: &str| format!("/lab/tiny/resolve/{COMMIT}/{name}");
     assert_eq!(
         hub.server.targets(),
-        [
-            listing.clone(),
-            resolved("config.json"),
-            resolved("model.safetensors"),
-            resolved("tokenizer.json"),
-        ]
+        [listing.clone(), resolved("config.json"), resolved("model.safetensors"), resolved("tokenizer.json"),]
     );
     assert_eq!(hub.store.targets(), ["/model.safetensors"]);
     // A branch is asked for again, and nothing more.
@@ -161,7 +156,7 @@ fn of_a_new_commit_only_what_changed_is_brought() {
     assert_eq!(hub.desk.fetch(&origin("main", None), Wanted::Model).unwrap(), folder);
     assert_eq!(
         hub.server.targets(),
-        [format!("/api/models/lab/tiny/revision/main?blobs=true"), format!("/lab/tiny/resolve/{OTHER}/config.json")]
+        ["/api/models/lab/tiny/revision/main?blobs=true".to_owned(), format!("/lab/tiny/resolve/{OTHER}/config.json")]
     );
     assert_eq!(contents(&folder)[0].1, "{\"new\": true}");
 }

@@ -39,7 +39,7 @@ struct Shop {
     address: SocketAddr,
     log: Log,
     desk: Desk,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Shop {
@@ -63,7 +63,7 @@ impl Shop {
             ("aws_endpoint_url", &format!("http://{address}")),
         ];
         desk.access.s3 = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self { folder, address, log, desk, _runtime: runtime }
+        Self { folder, address, log, desk, runtime }
     }
 
     fn put(&self, key: &str, content: &str) {
@@ -204,7 +204,9 @@ fn a_download_that_broke_off_goes_on_unless_the_object_is_another_now() {
             let hold = hold(&store, CSV, &errand).unwrap();
             hold.part("a.csv").begin(&version).unwrap().write_all(&TEXT.as_bytes()[..7]).unwrap();
         }
-        shop.put("mail/a.csv", now);
+        if now != TEXT {
+            shop.put("mail/a.csv", now);
+        }
         shop.requests();
         let file = shop.desk.fetch(&Origin::S3(store), CSV).unwrap();
         assert_eq!(fs::read_to_string(file).unwrap(), now);
@@ -254,8 +256,8 @@ fn a_store_that_is_away_is_given_up_at_once_where_all_of_it_was_brought_before()
     let shop = Shop::new();
     shop.put("a.csv", TEXT);
     let file = shop.desk.fetch(&origin("a.csv"), CSV).unwrap();
-    let Shop { desk, _runtime, .. } = shop;
-    drop(_runtime);
+    let Shop { desk, runtime, .. } = shop;
+    drop(runtime);
     assert_eq!(desk.fetch(&origin("a.csv"), CSV).unwrap(), file);
     let notes = desk.notes.lock().unwrap().join("\n");
     assert!(notes.starts_with("s3://lab/a.csv cannot be reached: "), "{notes}");
