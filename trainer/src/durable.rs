@@ -46,6 +46,7 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Puts the file `beside`, of the same volume, in the place of `path`; durable when it returns.
+#[cfg(any(feature = "hub", feature = "http", feature = "s3"))]
 pub(crate) fn publish_file(beside: &Path, path: &Path) -> io::Result<()> {
     fs::File::open(beside)?.sync_all()?;
     create_folder(parent(path))?;

@@ -24,7 +24,7 @@ fn write(folder: &Path, lora: &LoraSettings) -> Result<(), ExportError> {
     write_adapter(
         folder,
         &model(lora),
-        &Export { lora, base: "models/tiny".to_owned(), revision: None, labels: &labels, pad_id: 7 },
+        &Export { lora, base: "lab/tiny".to_owned(), revision: Some("v2"), labels: &labels, pad_id: 7 },
     )
 }
 
@@ -70,7 +70,8 @@ fn the_configuration_names_the_adapter_and_its_base() {
     let expected = json!({
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
-        "base_model_name_or_path": "models/tiny",
+        "base_model_name_or_path": "lab/tiny",
+        "revision": "v2",
         "r": 8,
         "lora_alpha": 16.0,
         "lora_dropout": 0.25,

@@ -265,6 +265,17 @@ fn what_one_file_cannot_be_is_refused_before_it_is_asked_for() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_written_is_named() {
+    let server = Server::start(|request| Reply::file(request, TEXT, "\"a\""));
+    let desk = Desk::new();
+    let taken = desk.cache.path().join("sources");
+    std::fs::write(&taken, "a file where a folder should be").unwrap();
+    let told = desk.error(&origin(&server), CSV);
+    assert!(told.starts_with(&taken.display().to_string()), "{told}");
+    assert!(told.ends_with("set --cache to a folder that this user may write to"), "{told}");
+}
+
+#[test]
 fn without_a_cache_nothing_is_brought() {
     let fetcher = crate::sources::Fetcher::new(None, Desk::new().access, crate::events::Events::silent());
     let origin = Origin::Http(Address { url: "http://127.0.0.1:1/mail.csv".to_owned(), sha256: None });
