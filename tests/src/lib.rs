@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
+//! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
 //! | `mounts.rs` | disks that turn read-only |
 //! | `program.rs` | the program: built, started, waited for |
@@ -13,6 +14,7 @@
 
 mod bench;
 pub mod exposition;
+pub mod files;
 pub mod http;
 pub mod mounts;
 mod program;

@@ -25,6 +25,7 @@ use crate::{
     plan::Plan,
     report::ReportError,
     server::ServerError,
+    sources::{Access, SourceError},
     wire::{client::ConnectError, server::ListenError},
 };
 
@@ -45,8 +46,10 @@ pub struct RunOptions {
     pub out: PathBuf,
     /// Starts anew where results of the same spec are there already.
     pub fresh: bool,
-    /// Where tokenised data is kept.
+    /// Where tokenised data is kept, and what is brought to this machine.
     pub cache: Option<PathBuf>,
+    /// What opens sources that are not on this machine.
+    pub access: Access,
     /// Who listens.
     pub events: Events,
 }
@@ -63,6 +66,9 @@ pub enum RunError {
     /// Rows too long for the model.
     #[error(transparent)]
     Length(#[from] materials::LengthError),
+    /// Where the base model comes from.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The base model or its tokenizer.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -110,6 +116,8 @@ impl RunError {
     /// Whether the user's configuration is at fault: exit code 78.
     pub fn is_configuration(&self) -> bool {
         match self {
+            // What may pass by itself is nobody's mistake.
+            Self::Source(error) | Self::Data(DataError::Source(error)) => !error.is_passing(),
             Self::Folder(_)
             | Self::Device(_)
             | Self::Length(_)
@@ -144,6 +152,7 @@ impl RunError {
             Self::Folder(_)
             | Self::Device(_)
             | Self::Length(_)
+            | Self::Source(_)
             | Self::Load(_)
             | Self::Model(_)
             | Self::Adapter(_)
@@ -161,7 +170,7 @@ impl RunError {
 
 /// Runs the plans one after another; each gives its report, or the error that ended it.
 pub fn run_all(plans: &[Plan], options: &RunOptions) -> Vec<Result<RunReport, RunError>> {
-    let mut shelf = Shelf::new(options.cache.clone(), options.events.clone());
+    let mut shelf = Shelf::new(options.cache.clone(), options.access.clone(), options.events.clone());
     plans.iter().map(|plan| run(plan, &mut shelf, options)).collect()
 }
 

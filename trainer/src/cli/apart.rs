@@ -32,6 +32,7 @@ use crate::{
         say_begun, say_finished, summary,
     },
     server::{Served, saved_uid, serve},
+    sources::Access,
     telemetry::{Role, Telemetry},
     wire::{
         self,
@@ -135,7 +136,7 @@ fn run_server(
         say_finished(plan, events);
     }
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
-    let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
+    let materials = shelf(&arguments.spec, events).take_for(plan, scope)?;
     let options = ListenOptions { identity, ..local::terms(&materials.run_hash).into() };
     let listener = Listener::bind(arguments.listen, options, runtime)?;
     if finished.is_none() {
@@ -221,7 +222,7 @@ fn run_client(
     events: &Events,
 ) -> Result<(), RunError> {
     let Seat { ordinal, server, identity } = seat;
-    let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, Scope::Client(ordinal))?;
+    let materials = shelf(&arguments.spec, events).take_for(plan, Scope::Client(ordinal))?;
     let options = ConnectOptions { identity, ..ConnectOptions::plain(local::terms(&materials.run_hash), runtime) };
     let slots = Slots::of_this_machine(plan.threads);
     let folder = Folder::of(&arguments.out, plan);
@@ -252,8 +253,9 @@ fn watch_certificate(telemetry: &Telemetry, identity: Option<&Identity>) {
     }
 }
 
-fn cache(spec: &SpecArgs) -> Option<PathBuf> {
-    spec.cache.clone().or_else(environment::default_cache)
+fn shelf(spec: &SpecArgs, events: &Events) -> Shelf {
+    let cache = spec.cache.clone().or_else(environment::default_cache);
+    Shelf::new(cache, Access::from_environment(), events.clone())
 }
 
 /// What a command runs in.

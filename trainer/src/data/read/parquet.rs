@@ -137,6 +137,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::data::Columns;
 
     /// A file whose one text stands in every row, by a dictionary and a run length.
     fn repeated(text: &str, rows: usize) -> Vec<u8> {
@@ -153,7 +154,8 @@ mod tests {
     }
 
     fn read(bounds: Option<Bounds>, bytes: Vec<u8>) -> Result<usize, String> {
-        let (file, wanted) = (Arc::from(Path::new("mail.parquet")), Wanted { text: "text", label: None, value: None });
+        let columns = Columns::Labelled { text: "text".into(), label: None };
+        let (file, wanted) = (Arc::from(Path::new("mail.parquet")), Wanted::new(&columns, None));
         let bounds = bounds.unwrap_or(Bounds::of(bytes.len()));
         parse_within(bounds, bytes, &file, wanted).map(|rows| rows.len()).map_err(|error| error.to_string())
     }
