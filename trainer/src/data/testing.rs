@@ -13,6 +13,7 @@ use tokenizers::Tokenizer;
 use super::{Columns, Format, Source};
 use crate::{
     events::{Event, Events},
+    models::LoadedTokenizer,
     sources::{Access, Fetcher, Origin},
 };
 
@@ -48,6 +49,13 @@ pub(super) fn tokenizer(special_tokens: bool) -> Tokenizer {
     Tokenizer::from_bytes(json.to_string()).unwrap()
 }
 
+/// [`tokenizer`] as it is loaded with a model.
+pub(super) fn loaded(special_tokens: bool) -> LoadedTokenizer {
+    let mut tokenizer = tokenizer(special_tokens);
+    tokenizer.with_padding(None).with_truncation(None).unwrap();
+    LoadedTokenizer { tokenizer, hash: "hash".into(), pad_id: 0, eos_id: None, chat: None }
+}
+
 /// Writes a file and the folders above it.
 pub(super) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.join(name);
@@ -58,7 +66,11 @@ pub(super) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> Pat
 
 /// A source with the columns `text` and `label`.
 pub(super) fn source(path: impl Into<PathBuf>, format: Format) -> Source {
-    Source { path: path.into(), format, columns: Columns { text: "text".into(), label: Some("label".into()) } }
+    Source {
+        path: path.into(),
+        format,
+        columns: Columns::Labelled { text: "text".into(), label: Some("label".into()) },
+    }
 }
 
 /// [`source`] as a plan names it.

@@ -5,7 +5,6 @@ use fedtune_crds::{
     FederatedFineTuneSpec,
     clients::{Group, Placement},
     data::{Data, HeldOut},
-    model::Task,
     source::Source,
     training::Training,
 };
@@ -29,19 +28,13 @@ fn refuse(wrong: bool, field: &'static str, asked: &str, instead: &'static str) 
 }
 
 fn sources(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let Data { source, public, evaluation, columns, .. } = &spec.data;
+    let Data { source, public, evaluation, .. } = &spec.data;
     let held_out = |held: Option<&HeldOut>| held.and_then(|held| held.source.as_ref()).and_then(without_feature);
     [
         without_feature(&spec.model.source).map(|feature| not_built("spec.model.source", feature)),
         without_feature(source).map(|feature| not_built("spec.data.source", feature)),
         held_out(public.as_ref()).map(|feature| not_built("spec.data.public.source", feature)),
         held_out(Some(evaluation)).map(|feature| not_built("spec.data.evaluation.source", feature)),
-        refuse(
-            [&columns.prompt, &columns.response, &columns.messages, &columns.choices].iter().any(|c| c.is_some()),
-            "spec.data.columns",
-            "columns of language modelling",
-            "set text and label alone",
-        ),
     ]
     .into_iter()
     .flatten()
@@ -59,15 +52,12 @@ fn not_built(field: &'static str, feature: &str) -> Refused {
 }
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    [
-        refuse(spec.model.task == Task::CausalLm, "spec.model.task", "CausalLM", "set SequenceClassification"),
-        refuse(
-            spec.tuning.lora.initial_adapter.is_some(),
-            "spec.tuning.lora.initialAdapter",
-            "an adapter to start from",
-            "leave it out",
-        ),
-    ]
+    [refuse(
+        spec.tuning.lora.initial_adapter.is_some(),
+        "spec.tuning.lora.initialAdapter",
+        "an adapter to start from",
+        "leave it out",
+    )]
     .into_iter()
     .flatten()
     .collect()
