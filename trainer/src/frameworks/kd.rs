@@ -17,13 +17,16 @@
 
 use std::collections::BTreeMap;
 
-use fedtune_crds::report::{Direction, FrameworkName, PayloadKind};
+use fedtune_crds::report::{Direction, Flops, FrameworkName, PayloadKind};
 
-use super::{ClientHalf, ClientSeat, Framework, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, Unfit};
+use super::{
+    ClientHalf, ClientSeat, Framework, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat, Unfit, WorkFacts,
+};
 use crate::{
     data::Example,
+    flops,
     local::Recipe,
-    models::{Head, ModelShape},
+    models::{Head, ModelShape, Part},
 };
 
 mod client;
@@ -87,9 +90,24 @@ impl Framework for Kd {
         Box::new(server::KdServer { kd: self.clone(), uploads: BTreeMap::new(), broadcast: None, seat })
     }
 
+    /// Local steps, the public set once forward, and a distillation.
+    fn client_flops(&self, facts: &WorkFacts<'_>) -> Flops {
+        let WorkFacts { shape, recipe, public, key, .. } = facts;
+        let public = public::PublicSet::of(public, recipe);
+        let sizes = |batches: Vec<Vec<usize>>| batches.into_iter().map(|indices| public.size(&indices));
+        let forward = |size| flops::forward(shape, Part::Whole, &recipe.lora, recipe.head, size);
+        let train = |size| flops::train(shape, Part::Whole, &recipe.lora, recipe.head, size);
+        Flops {
+            train: facts.train(Part::Whole),
+            public_forward: sizes(public.once()).map(forward).sum(),
+            distill: sizes(self.distillation.batches(&public, *key)).map(train).sum(),
+            ..Flops::default()
+        }
+    }
+
     /// Every client distils once, and so does the server.
-    fn units(&self, clients: u64, local: u64) -> u64 {
-        local + (clients + 1) * self.distillation.steps as u64
+    fn units(&self, clients: u64, local: u64, batches_a_step: u64) -> u64 {
+        local + (clients + 1) * self.distillation.steps as u64 * batches_a_step
     }
 
     /// reads x classes x 4 each way, or reads x k x (2 + bytes of a class).

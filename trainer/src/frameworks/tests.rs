@@ -26,7 +26,9 @@ use crate::{
     testing::{materials, plan, records},
 };
 
+mod initial;
 mod language;
+mod training;
 
 /// A run with clients of 10, 11, 12, ... examples.
 fn run_with_unequal_clients(plan: &Plan) -> Ended {

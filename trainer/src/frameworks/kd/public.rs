@@ -36,7 +36,7 @@ fn places(example: &Example) -> Vec<usize> {
 /// The public examples of a run.
 pub(super) struct PublicSet<'a> {
     examples: &'a [Example],
-    recipe: &'a Recipe,
+    pub(super) recipe: &'a Recipe,
     /// Number of each example's first read state.
     starts: Vec<usize>,
     /// Whether every read state has a right answer.
@@ -77,6 +77,16 @@ impl<'a> PublicSet<'a> {
     /// Batches that hold each example once, the same for everyone.
     pub(super) fn once(&self) -> Vec<Vec<usize>> {
         evaluation_batches(&self.lengths(), self.recipe.batch_size)
+    }
+
+    /// How large the batch of these is.
+    pub(super) fn size(&self, indices: &[usize]) -> BatchSize {
+        let examples = || indices.iter().map(|&index| &self.examples[index]);
+        BatchSize {
+            rows: indices.len(),
+            seq: examples().map(|example| example.tokens.len()).max().unwrap_or(0),
+            reads: examples().map(|example| reads(example, self.recipe.head)).sum(),
+        }
     }
 
     /// The examples at `indices`, padded on the right to the longest of them.

@@ -19,6 +19,7 @@ use crate::{
     meter::Worker,
     models::{Model, Part},
     optimizer::Optimizer,
+    pace::Pace,
     random::{Key, Site},
     wire::WireTensor,
 };
@@ -61,7 +62,14 @@ fn divergence(z: &Tensor, log_p: &Tensor, temperature: f64) -> Tensor {
 }
 
 impl Distillation {
-    /// Distils `teacher` into `model`, with a new optimizer.
+    /// The batches of a distillation, as positions in the public set.
+    pub(super) fn batches(&self, public: &PublicSet<'_>, key: Key) -> Vec<Vec<usize>> {
+        let work = public.recipe.batches(LocalWork::Steps(self.steps));
+        local_batches(&public.lengths(), public.recipe.batch_size, work, key, Site::Distillation)
+    }
+
+    /// Distils `teacher` into `model`, with a new optimizer. The learning rate's schedule goes over the distillation's own
+    /// steps: as many in each round.
     pub(super) fn run(
         &self,
         model: &Model,
@@ -74,8 +82,8 @@ impl Distillation {
         let parameters = tensors(model, Part::Whole);
         let mut optimizer = Optimizer::new(&recipe.optimizer, &parameters);
         let public = PublicSet::of(public, recipe);
-        let work = LocalWork::Steps(self.steps);
-        let batches = local_batches(&public.lengths(), recipe.batch_size, work, key, Site::Distillation);
+        let batches = self.batches(&public, key);
+        let mut pace = Pace::new(recipe, key.round, batches.len());
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
             let batch = public.batch(indices, model);
@@ -84,7 +92,7 @@ impl Distillation {
                 let z = model.forward(&batch.tokens, Some(key));
                 let loss = distillation_loss(&z, &log_p, batch.targets.as_ref(), self.temperature, self.lambda);
                 let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
-                optimizer.step(&parameters, &gradients);
+                pace.take(&mut optimizer, &parameters, gradients);
                 loss.double_value(&[])
             });
             check_loss(loss, key, &worker.name)?;
