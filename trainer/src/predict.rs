@@ -10,7 +10,7 @@ use tokenizers::Tokenizer;
 
 use crate::{
     adapter_files::{AdapterError, AdapterFiles, AdapterTask, starting_model},
-    data::{TokeniseError, tokenise},
+    data::{Texts, TokeniseError, tokenise},
     events::Events,
     models::{Base, LoadError, LoadOptions, Model, Precision, Tokens, load_tokenizer},
 };
@@ -93,7 +93,8 @@ impl Classifier {
     /// Where the text cannot become tokens.
     pub fn answer(&self, text: &str) -> Result<Answer, PredictError> {
         let longest = self.model.shape().max_positions;
-        let rows = tokenise(&[text], longest, &self.tokenizer, &self.tokenizer_hash, None, &Events::silent())?;
+        let rows =
+            tokenise(&[text], Texts::Whole(longest), &self.tokenizer, &self.tokenizer_hash, None, &Events::silent())?;
         let row: &[u32] = rows.first().map_or(&[], Vec::as_slice);
         if row.is_empty() {
             return Err(TokeniseError::NoToken { place: "this input".to_owned() }.into());

@@ -72,7 +72,7 @@ impl Facts {
         let lora = LoraSettings { target_modules: targets(plan, shape.architecture), ..plan.lora.clone() };
         resolve_targets(&shape, &lora)?;
         let tokenizer = load_tokenizer(&plan.model)?;
-        let loaded = data::load(&plan.data, Scope::Everything, &tokenizer.tokenizer, &tokenizer.hash, cache, events);
+        let loaded = data::load(&plan.data, Scope::Everything, &tokenizer, cache, events);
         match loaded {
             Ok(corpus) => Self::of(shape, lora, &corpus),
             Err(DataError::Read(error)) if error.is_absence() => Self::bound(plan, shape, lora, error.to_string()),

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod initial;
+mod language;
 mod training;
 
 /// A run with clients of 10, 11, 12, ... examples.

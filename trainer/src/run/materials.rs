@@ -10,14 +10,15 @@ use fedtune_crds::hex;
 use sha2::{Digest, Sha256};
 use tch::{Cuda, Device};
 use thiserror::Error;
-use tokenizers::Tokenizer;
 
 use super::RunError;
 use crate::{
     adapter_files::AdapterFiles,
     data::{self, Corpus, Scope},
     events::{Event, Events},
-    models::{Architecture, Base, LoadOptions, LoraSettings, Precision, load_tokenizer, resolve_targets},
+    models::{
+        Architecture, Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets,
+    },
     plan::{DeviceChoice, Plan, Task},
     server::check_cut,
 };
@@ -73,9 +74,7 @@ pub struct Shelf {
 struct Loaded {
     key: (PathBuf, LoadOptions),
     base: Base,
-    tokenizer: Tokenizer,
-    tokenizer_hash: String,
-    pad_id: u32,
+    tokenizer: LoadedTokenizer,
 }
 
 impl Shelf {
@@ -100,15 +99,14 @@ impl Shelf {
         check_length(plan, &base)?;
         check_cut(plan, &base)?;
         let initial = initial_adapter(plan, &base, &lora)?;
-        let corpus =
-            data::load(&plan.data, scope, &loaded.tokenizer, &loaded.tokenizer_hash, cache.as_deref(), &events)?;
+        let corpus = data::load(&plan.data, scope, &loaded.tokenizer, cache.as_deref(), &events)?;
         Ok(Materials {
-            run_hash: run_hash(plan, &base, &loaded.tokenizer_hash, initial.as_deref()),
+            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash, initial.as_deref()),
             initial,
             model_name: format!("{} ({} blocks)", file_name(&plan.model), base.shape().blocks),
             device_words: device_words(device, plan.precision),
-            pad_id: loaded.pad_id,
-            tokenizer_hash: loaded.tokenizer_hash.clone(),
+            pad_id: loaded.tokenizer.pad_id,
+            tokenizer_hash: loaded.tokenizer.hash.clone(),
             base,
             lora,
             corpus,
@@ -133,13 +131,7 @@ impl Shelf {
         let tokenizer = load_tokenizer(&key.0)?;
         tokenizer.check(base.shape())?;
         self.events.tell(Event::StageFinished);
-        Ok(Loaded {
-            key,
-            base,
-            tokenizer: tokenizer.tokenizer,
-            tokenizer_hash: tokenizer.hash,
-            pad_id: tokenizer.pad_id,
-        })
+        Ok(Loaded { key, base, tokenizer })
     }
 }
 
