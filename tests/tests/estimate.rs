@@ -21,11 +21,13 @@ fn sum(estimate: &Value, figure: impl Fn(&Value) -> f64) -> f64 {
 #[test]
 fn what_is_foretold_of_every_framework_is_what_its_run_costs() {
     let bench = Bench::new();
-    for (name, framework) in
-        [("FedLLM", "fedLLM: {}"), ("KD-FedLLM", "kdFedLLM: {}"), ("Split-FedLLM", "splitFedLLM: {}")]
-    {
+    for (name, framework, words) in [
+        ("fedllm", "fedLLM: {}", "FedLLM"),
+        ("kd", "kdFedLLM: {}", "KD-FedLLM"),
+        ("split", "splitFedLLM: {}", "Split-FedLLM"),
+    ] {
         let spec = bench.spec(name, framework);
-        let foretold = estimate(&bench, &spec, name, &[]);
+        let foretold = estimate(&bench, &spec, words, &[]);
         let _ended = bench.run(&spec, &[]).well();
         let totals = bench.report("out", name).totals;
         let bytes = |way: &'static str| sum(&foretold, |round| round["payloadBytes"][way].as_f64().unwrap());
