@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     durable,
-    models::{LoraSettings, Model, Parameter},
+    models::{Head, LoraSettings, Model, Parameter},
     wire::{Element, WireError, WireTensor},
 };
 
@@ -86,9 +86,13 @@ fn view(tensor: &WireTensor) -> Result<(&str, TensorView<'_>), SafeTensorError> 
 /// `adapter_config.json` as PEFT 0.21 reads it.
 fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
     let lora = export.lora;
+    let (task, saved) = match model.head() {
+        Head::Classifier(_) => ("SEQ_CLS", json!([model.shape().head_name()])),
+        Head::Language => ("CAUSAL_LM", Value::Null),
+    };
     json!({
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": task,
         "base_model_name_or_path": export.base,
         "revision": export.revision,
         "r": lora.rank,
@@ -96,7 +100,7 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
         "lora_dropout": lora.dropout,
         "use_rslora": lora.rs_lora,
         "target_modules": target_modules(lora),
-        "modules_to_save": [model.shape().head_name()],
+        "modules_to_save": saved,
         "bias": "none",
         "fan_in_fan_out": false,
         "init_lora_weights": true,
@@ -109,22 +113,27 @@ fn target_modules(lora: &LoraSettings) -> Value {
     if lora.targets_all() { json!("all-linear") } else { json!(lora.target_modules) }
 }
 
-/// What the base's `config.json` does not know: the labels, and the padding that classification needs.
+/// What the base's `config.json` does not know: a classifier's labels, and the padding.
 fn model_config(model: &Model, export: &Export<'_>) -> Value {
     let id2label: serde_json::Map<_, _> =
         export.labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect();
     let label2id: serde_json::Map<_, _> =
         export.labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect();
-    json!({
-        "architectures": [model.base().architecture().classifier_name()],
-        "model_type": model.base().architecture().model_type(),
-        "num_labels": export.labels.len(),
-        "id2label": id2label,
-        "label2id": label2id,
+    let architecture = model.base().architecture();
+    let mut config = json!({
+        "architectures": [architecture.language_name()],
+        "model_type": architecture.model_type(),
         "pad_token_id": export.pad_id,
         // Which base it belongs to, as far as a number says it.
         "vocab_size": model.shape().vocab,
-    })
+    });
+    if let Head::Classifier(labels) = model.head() {
+        config["architectures"] = json!([architecture.classifier_name()]);
+        config["num_labels"] = json!(labels);
+        config["id2label"] = id2label.into();
+        config["label2id"] = label2id.into();
+    }
+    config
 }
 
 fn pretty(value: &Value) -> Vec<u8> {

@@ -119,7 +119,7 @@ impl Count<'_> {
 ///
 /// Counted are the frozen weights of the part, four F32 copies of what is trained (value, gradient, two moments of
 /// AdamW), and the activations that autograd keeps: inputs and outputs of each linear layer in the base's precision,
-/// attention weights in both precisions, two F32 copies of the hidden state for each norm, and a language model's logits
+/// attention weights in F32 and in the base's precision, two F32 copies of the hidden state for each norm, and a language model's logits
 /// with their softmax. Left out are libtorch itself,
 /// the allocator's slack and what a kernel needs while it runs.
 pub fn modelled_memory(
@@ -139,7 +139,9 @@ pub fn modelled_memory(
     let kept: usize = linears.iter().map(|linear| linear.inputs + linear.outputs).sum();
     let blocks = part.blocks(shape.blocks).len();
     let tokens = batch.tokens() as u64;
-    let attention = (blocks * shape.heads * batch.seq) as u64 * (element + 4);
+    // Softmax is F32; what the values are multiplied with is a copy of it where the base's precision is another.
+    let weight = if element == 4 { 4 } else { element + 4 };
+    let attention = (blocks * shape.heads * batch.seq) as u64 * weight;
     let norms = (2 * blocks * shape.hidden) as u64 * 2 * 4;
     let (head, logits) = if part.holds(None) { head_memory(shape, head, batch, element) } else { (0, 0) };
     (weights + embedding) as u64 * element
@@ -238,6 +240,6 @@ mod tests {
         // 22.5 million weights and the embedding in F32 are 90 MB of it.
         assert!(whole > 90_000_000 && whole < 1_000_000_000, "{whole}");
         assert!(memory(Part::Front(2), Precision::F32) < whole);
-        assert!(memory(Part::Whole, Precision::BF16) < whole * 6 / 10);
+        assert!(memory(Part::Whole, Precision::BF16) < whole * 2 / 3);
     }
 }

@@ -20,6 +20,14 @@ impl Architecture {
         }
     }
 
+    /// The class of transformers over the vocabulary.
+    pub fn language_name(self) -> &'static str {
+        match self {
+            Self::Bert => "BertLMHeadModel",
+            Self::Llama => "LlamaForCausalLM",
+        }
+    }
+
     /// `model_type` of a `config.json`.
     pub fn model_type(self) -> &'static str {
         match self {

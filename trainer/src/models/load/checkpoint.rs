@@ -116,15 +116,15 @@ impl Checkpoint {
         })
     }
 
-    /// Name, shape and element type of each tensor of numbers, no type where they are quantised; buffers of integers are
-    /// left out.
-    pub(super) fn list(&self) -> impl Iterator<Item = (&str, &[usize], Option<Kind>)> {
+    /// Name, shape, element type and bytes of each tensor of numbers, no type where they are quantised; buffers of integers
+    /// are left out.
+    pub(super) fn list(&self) -> impl Iterator<Item = (&str, &[usize], Option<Kind>, u64)> {
         self.tensors.iter().filter_map(|(name, stored)| {
             let kind = match stored.encoding.as_ref().ok()? {
                 Encoding::Plain(kind) => Some(*kind),
                 Encoding::Q8_0 | Encoding::Q4_1 => None,
             };
-            Some((name.as_str(), &stored.shape[..], kind))
+            Some((name.as_str(), &stored.shape[..], kind, stored.bytes.numel() as u64))
         })
     }
 

@@ -37,6 +37,8 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// Type of its elements; none where they are quantised.
     pub kind: Option<Kind>,
+    /// Bytes in the file.
+    pub bytes: u64,
 }
 
 impl Weights {
@@ -85,8 +87,9 @@ impl Weights {
             if whole || is_head { name.to_owned() } else { format!("{prefix}{name}") }
         };
         let stored = self.checkpoint.list();
-        let mut tensors: Vec<StoredTensor> =
-            stored.map(|(name, shape, kind)| StoredTensor { name: full(name), shape: shape.to_vec(), kind }).collect();
+        let mut tensors: Vec<StoredTensor> = stored
+            .map(|(name, shape, kind, bytes)| StoredTensor { name: full(name), shape: shape.to_vec(), kind, bytes })
+            .collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         tensors
     }
