@@ -39,6 +39,20 @@ pub struct Recipe {
     pub seed: u64,
     /// What fills a batch; masked, so that it decides nothing.
     pub pad_id: u32,
+    /// Whether blocks run again in backward, so that their activations need not be kept.
+    pub gradient_checkpointing: bool,
+}
+
+impl Recipe {
+    /// FLOPs of a training step of `part` on a batch of this size.
+    pub fn step_flops(&self, model: &Model, part: Part, size: BatchSize) -> f64 {
+        let flops = flops::train(model.shape(), part, &self.lora, self.head, size);
+        if self.gradient_checkpointing {
+            flops + flops::recompute(model.shape(), part, &self.lora, size)
+        } else {
+            flops
+        }
+    }
 }
 
 /// What training can end with.
@@ -181,10 +195,8 @@ fn gradients(
 ) -> Result<(f64, Vec<Tensor>), TrainError> {
     let batch = Batch::of(examples, indices, recipe.pad_id, model);
     let (loss, gradients) = worker.compute(|| {
-        let logits = model.forward(&batch.tokens, Some(key));
-        let loss = loss(&logits, &batch.targets);
-        let gradients = Tensor::run_backward(&[&loss], &tensors(model, Part::Whole), false, false);
-        (loss.double_value(&[]), gradients)
+        let loss = |logits: &Tensor| loss(logits, &batch.targets);
+        model.loss_and_gradients(&batch.tokens, Some(key), recipe.gradient_checkpointing, loss)
     });
     check_loss(loss, key, &worker.name)?;
     count_step(&batch, model, Part::Whole, recipe, worker);
@@ -210,7 +222,7 @@ pub fn check_evaluation(evaluation: &Evaluation, who: &str, round: u32) -> Resul
 /// Counts a training step of `part` on this batch.
 pub fn count_step(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
     let size = batch.size();
-    worker.meter.flops.train += flops::train(model.shape(), part, &recipe.lora, recipe.head, size);
+    worker.meter.flops.train += recipe.step_flops(model, part, size);
     worker.count_step(batch.real, size.tokens());
 }
 

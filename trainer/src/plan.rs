@@ -58,6 +58,8 @@ pub struct Plan {
     pub batch_size: usize,
     /// How parameters move.
     pub optimizer: OptimizerSettings,
+    /// Whether blocks run again in backward, so that their activations need not be kept.
+    pub gradient_checkpointing: bool,
     /// Rounds and who takes part in them.
     pub rules: Rules,
     /// Ids of all clients, by ordinal.
@@ -159,6 +161,7 @@ impl Plan {
             },
             batch_size: spec.training.batch_size as usize,
             optimizer: optimizer(&spec.training),
+            gradient_checkpointing: spec.training.gradient_checkpointing,
             rules: rules(spec, needs),
             clients: client_ids(spec),
             max_client_series: spec.metrics.max_client_series as usize,
@@ -185,6 +188,7 @@ impl Plan {
             max_length: self.data.max_sequence_length,
             seed: self.seed,
             pad_id,
+            gradient_checkpointing: self.gradient_checkpointing,
         }
     }
 

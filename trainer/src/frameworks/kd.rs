@@ -23,7 +23,6 @@ use crate::{
         batches::{LocalWork, local_batches},
     },
     evaluate::{self, Evaluation},
-    flops,
     local::{Batch, Recipe, TrainError, check_loss, tensors, train},
     meter::{Worker, peak_memory_bytes},
     models::{Model, Part},
@@ -281,17 +280,16 @@ impl Kd {
             let rows: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
             let rows = Tensor::from_slice(&rows).to_device(model.device());
             let loss = worker.compute(|| {
-                let z = model.forward(&batch.tokens, Some(key));
                 let labels = labelled.then_some(&batch.targets);
-                let loss =
-                    distillation_loss(&z, &teacher.index_select(0, &rows), labels, self.temperature, self.lambda);
-                let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
+                let teacher = teacher.index_select(0, &rows);
+                let loss = |z: &Tensor| distillation_loss(z, &teacher, labels, self.temperature, self.lambda);
+                let (tokens, again) = (&batch.tokens, recipe.gradient_checkpointing);
+                let (loss, gradients) = model.loss_and_gradients(tokens, Some(key), again, loss);
                 optimizer.step(&parameters, &gradients);
-                loss.double_value(&[])
+                loss
             });
             check_loss(loss, key, &worker.name)?;
-            worker.meter.flops.distill +=
-                flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.head, batch.size());
+            worker.meter.flops.distill += recipe.step_flops(model, Part::Whole, batch.size());
             worker.say_step();
         }
         Ok(())

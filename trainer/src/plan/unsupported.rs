@@ -7,7 +7,6 @@ use fedtune_crds::{
     data::{Data, HeldOut},
     model::Task,
     source::Source,
-    training::Training,
 };
 
 use crate::frameworks::Refused;
@@ -17,7 +16,7 @@ pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     let lists = [
         sources(spec),
         model_and_tuning(spec),
-        training(&spec.training),
+        training(spec),
         stop(spec),
         spec.clients.groups.iter().flat_map(group).collect(),
     ];
@@ -68,7 +67,8 @@ fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     .collect()
 }
 
-fn training(training: &Training) -> Vec<Refused> {
+fn training(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
+    let training = &spec.training;
     [
         refuse(
             training.gradient_accumulation > 1,
@@ -77,10 +77,10 @@ fn training(training: &Training) -> Vec<Refused> {
             "leave it out, or set 1",
         ),
         refuse(
-            training.gradient_checkpointing,
+            training.gradient_checkpointing && spec.framework.split_fed_llm.is_some(),
             "spec.training.gradientCheckpointing",
-            "activations computed twice",
-            "leave it out, or set false",
+            "activations computed twice in a half of the model",
+            "leave it out with splitFedLLM, or set false",
         ),
         refuse(
             training.schedule.linear.is_some() || training.schedule.cosine.is_some(),
