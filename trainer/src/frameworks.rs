@@ -23,7 +23,7 @@ use crate::{
     checkpoint::Snapshot,
     data::Example,
     evaluate::{self, Evaluation},
-    flops::{self, BatchSize},
+    flops::BatchSize,
     local::{Recipe, TrainError, check_evaluation},
     meter::{Meter, Worker},
     models::{Model, ModelShape, Part},
@@ -144,7 +144,7 @@ impl WorkFacts<'_> {
     /// Operations of the local steps, by one who holds `part`.
     fn train(&self, part: Part) -> f64 {
         let Self { shape, recipe, .. } = self;
-        self.batches.iter().map(|batch| flops::train(shape, part, &recipe.lora, recipe.head, *batch)).sum()
+        self.batches.iter().map(|batch| recipe.step_flops(shape, part, *batch)).sum()
     }
 }
 

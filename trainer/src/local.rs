@@ -13,7 +13,7 @@ use crate::{
     evaluate::{Evaluation, padded},
     flops::{self, BatchSize},
     meter::Worker,
-    models::{Head, LoraSettings, Model, Part, Tokens},
+    models::{Head, LoraSettings, Model, ModelShape, Part, Tokens},
     optimizer::{Optimizer, OptimizerSettings},
     pace::Pace,
     random::{Key, Site},
@@ -44,9 +44,17 @@ pub struct Recipe {
     pub seed: u64,
     /// What fills a batch; masked, so that it decides nothing.
     pub pad_id: u32,
+    /// Whether blocks run again in backward, so that their activations need not be kept.
+    pub gradient_checkpointing: bool,
 }
 
 impl Recipe {
+    /// FLOPs of a training step of `part` on a batch of this size.
+    pub fn step_flops(&self, shape: &ModelShape, part: Part, size: BatchSize) -> f64 {
+        let flops = flops::train(shape, part, &self.lora, self.head, size);
+        if self.gradient_checkpointing { flops + flops::recompute(shape, part, &self.lora, size) } else { flops }
+    }
+
     /// `work` in batches: each step of it takes as many as accumulate.
     pub fn batches(&self, work: LocalWork) -> LocalWork {
         match work {
@@ -210,10 +218,8 @@ fn gradients(
 ) -> Result<(f64, Vec<Tensor>), TrainError> {
     let batch = Batch::of(examples, indices, recipe.pad_id, model);
     let (loss, gradients) = worker.compute(|| {
-        let logits = model.forward(&batch.tokens, Some(key));
-        let loss = loss(&logits, &batch.targets);
-        let gradients = Tensor::run_backward(&[&loss], &tensors(model, Part::Whole), false, false);
-        (loss.double_value(&[]), gradients)
+        let loss = |logits: &Tensor| loss(logits, &batch.targets);
+        model.loss_and_gradients(&batch.tokens, Some(key), recipe.gradient_checkpointing, loss)
     });
     check_loss(loss, key, &worker.name)?;
     count_batch(&batch, model, Part::Whole, recipe, worker);
@@ -239,7 +245,7 @@ pub fn check_evaluation(evaluation: &Evaluation, who: &str, round: u32) -> Resul
 /// Counts the forward and backward pass of `part` over this batch.
 pub fn count_batch(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
     let size = batch.size();
-    worker.meter.flops.train += flops::train(model.shape(), part, &recipe.lora, recipe.head, size);
+    worker.meter.flops.train += recipe.step_flops(model.shape(), part, size);
     worker.count_batch(batch.real, size.tokens());
 }
 

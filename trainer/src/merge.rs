@@ -176,11 +176,12 @@ impl Merge<'_> {
         // The older name, which every version and vLLM read; the newer one would stand against it.
         config.as_object_mut().map(|config| config.remove("dtype"));
         config["torch_dtype"] = json!(element_of(kind).name);
-        match adapter.head(weights.shape())? {
-            Head::Language => config["architectures"] = json!([architecture.language_name()]),
+        let head = adapter.head(weights.shape())?;
+        config["architectures"] = json!([architecture.class_name(head)]);
+        match head {
+            Head::Language => {}
             Head::Classifier(labels) => {
                 let names = adapter.label_names(labels);
-                config["architectures"] = json!([architecture.classifier_name()]);
                 config["id2label"] = names.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
                 config["label2id"] = names.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
                 if let Some(pad) = adapter.pad_id {
@@ -202,10 +203,7 @@ struct Delta<'a> {
 
 impl<'a> Delta<'a> {
     fn of(linear: LinearShape, architecture: Architecture, adapter: &'a AdapterFiles) -> Self {
-        let transposed = match architecture {
-            Architecture::Bert | Architecture::Llama => false,
-        };
-        Self { linear, transposed, adapter }
+        Self { linear, transposed: architecture.stores_inputs_first(), adapter }
     }
 
     /// Of the weight in the file.

@@ -63,6 +63,8 @@ pub struct Plan {
     pub accumulation: usize,
     /// How parameters move.
     pub optimizer: OptimizerSettings,
+    /// Whether blocks run again in backward, so that their activations need not be kept.
+    pub gradient_checkpointing: bool,
     /// Rounds and who takes part in them.
     pub rules: Rules,
     /// When the run may end before its last round.
@@ -168,6 +170,7 @@ impl Plan {
             batch_size: spec.training.batch_size as usize,
             accumulation: spec.training.gradient_accumulation.max(1) as usize,
             optimizer: optimizer(&spec.training),
+            gradient_checkpointing: spec.training.gradient_checkpointing,
             rules: rules(spec, needs),
             stop: StopRules::of(&spec.stop),
             clients: client_ids(spec),
@@ -197,6 +200,7 @@ impl Plan {
             max_length: self.data.max_sequence_length,
             seed: self.seed,
             pad_id,
+            gradient_checkpointing: self.gradient_checkpointing,
         }
     }
 

@@ -4,7 +4,8 @@
 use tch::{Device, Tensor};
 
 use super::{
-    base::Base,
+    base::{Base, Context},
+    cache::KeyValues,
     head::Head,
     linear,
     lora::{Adapter, LoraSettings, ModelError},
@@ -102,8 +103,7 @@ impl Model {
 
     /// Embedding and the blocks below `cut_layer`: `[batch, seq, hidden]` in the base's precision.
     pub fn front(&self, cut_layer: usize, tokens: &Tokens, dropout: Option<Key>) -> Tensor {
-        let hidden = self.base.body.embed(tokens);
-        self.blocks(Part::Front(cut_layer), hidden, &tokens.mask, dropout)
+        self.blocks(Part::Front(cut_layer), self.embed(tokens), &tokens.mask, dropout)
     }
 
     /// The blocks from `cut_layer` on and the head: a hidden state `[batch, seq, hidden]` to logits as
@@ -148,8 +148,36 @@ impl Model {
     }
 
     fn blocks(&self, part: Part, hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
-        let context = self.base.body.context(mask);
-        part.blocks(self.shape().blocks)
-            .fold(hidden, |hidden, block| self.base.body.block(block, &hidden, &context, dropout))
+        let context = self.context(mask);
+        part.blocks(self.shape().blocks).fold(hidden, |hidden, block| self.block(block, &hidden, &context, dropout))
+    }
+
+    /// Token ids to the first hidden state, `[batch, seq, hidden]`.
+    pub(super) fn embed(&self, tokens: &Tokens) -> Tensor {
+        self.base.body.embed(&tokens.ids, &tokens.mask)
+    }
+
+    /// What the blocks need to know of the mask `[batch, seq]`.
+    pub(super) fn context(&self, mask: &Tensor) -> Context {
+        self.base.body.context(mask, mask.size()[1])
+    }
+
+    /// One block: `[batch, seq, hidden]` to the same.
+    pub(super) fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor {
+        self.base.body.block(block, hidden, context, dropout, None)
+    }
+
+    /// All blocks over new tokens `[batch, new]`, the last of rows with this mask `[batch, seen]`: `[batch, new, hidden]`.
+    pub(super) fn pass(&self, ids: &Tensor, mask: &Tensor, past: &mut [KeyValues]) -> Tensor {
+        let body = &self.base.body;
+        let context = body.context(mask, ids.size()[1]);
+        let blocks = past.iter_mut().enumerate();
+        blocks
+            .fold(body.embed(ids, mask), |hidden, (block, past)| body.block(block, &hidden, &context, None, Some(past)))
+    }
+
+    /// A last hidden state `[batch, hidden]` to logits of the token that follows, `[batch, vocab]`, F32.
+    pub(super) fn read_next(&self, hidden: &Tensor) -> Tensor {
+        self.base.body.next_token(hidden)
     }
 }

@@ -98,7 +98,8 @@ fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, head
         // At most every token is said.
         Head::Language => rows * seq,
     };
-    let bytes = flops::modelled_memory(shape, part, lora, head, BatchSize { rows, seq, reads }, plan.precision);
+    let memory = if plan.gradient_checkpointing { flops::modelled_checkpointed_memory } else { flops::modelled_memory };
+    let bytes = memory(shape, part, lora, head, BatchSize { rows, seq, reads }, plan.precision);
     let model = |client| ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client };
     clients.into_iter().map(model).collect()
 }

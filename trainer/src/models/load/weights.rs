@@ -9,10 +9,10 @@ use tch::{Device, Kind, Tensor};
 use super::{
     super::{
         base::{LoadOptions, Precision},
-        bert, llama,
-        shape::{Architecture, ModelShape},
+        shape::ModelShape,
     },
-    Checkpoint, Header, LoadError,
+    Checkpoint, LoadError,
+    config::{Config, Header},
     files::ModelFiles,
     gguf, parse, read, safetensors,
 };
@@ -56,9 +56,8 @@ impl Weights {
             }
             ModelFiles::Gguf(file) => {
                 let gguf = gguf::open(&file, EXACT)?;
-                let shape = gguf.config.shape().map_err(|reason| LoadError::Unusable { path: file.clone(), reason })?;
                 let config = gguf.hugging_face_config();
-                Ok(Self { checkpoint: gguf.checkpoint, shape, config, folder: None })
+                Ok(Self { checkpoint: gguf.checkpoint, shape: gguf.shape, config, folder: None })
             }
         }
     }
@@ -115,8 +114,6 @@ const HEADS: [&str; 4] = ["lm_head.", "cls.", "classifier.", "score."];
 fn shape_of(config: &Path, json: &[u8]) -> Result<ModelShape, LoadError> {
     let header: Header = parse(config, json)?;
     let unusable = |reason| LoadError::Unusable { path: config.into(), reason };
-    match header.architecture().map_err(|found| LoadError::Architecture { path: config.into(), found })? {
-        Architecture::Bert => parse::<bert::Config>(config, json)?.shape().map_err(unusable),
-        Architecture::Llama => parse::<llama::Config>(config, json)?.shape().map_err(unusable),
-    }
+    let architecture = header.architecture().map_err(|found| LoadError::Architecture { path: config.into(), found })?;
+    Config::parse(config, json, architecture)?.shape().map_err(unusable)
 }
