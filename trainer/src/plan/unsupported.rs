@@ -108,12 +108,6 @@ fn group(group: &Group) -> Vec<Refused> {
     [
         refuse(group.rank.is_some(), "spec.clients.groups[].rank", "a rank of the group's own", "leave it out"),
         refuse(
-            group.cut_layer.is_some(),
-            "spec.clients.groups[].cutLayer",
-            "a cut of the group's own",
-            "leave it out: framework.splitFedLLM.cutLayer holds for all",
-        ),
-        refuse(
             data.is_some_and(|data| is_remote(&data.source)),
             "spec.clients.groups[].data.source",
             "a remote source",

@@ -25,12 +25,13 @@ use world::{Ending, World};
 const SEEDS: u64 = 50;
 
 /// Every framework with clients, in its variants.
-const FRAMEWORKS: [&str; 5] = [
+const FRAMEWORKS: [&str; 6] = [
     "fedLLM: {}",
     "kdFedLLM: {distillationSteps: 1}",
     "splitFedLLM: {variant: V1, cutLayer: 1}",
     "splitFedLLM: {variant: V2, cutLayer: 1}",
     "localOnly: {}",
+    "splitFedLLM: {variant: V2, cutLayer: 1, head: Client, activationCodec: INT8}",
 ];
 
 /// A run whose timeouts outlast every outage: whoever is missing is waited for.
@@ -137,6 +138,7 @@ simulations! {
     whatever_breaks_split_v1_ends_with_the_same_bits, an_impatient_split_v1_run_keeps_its_account: 2;
     whatever_breaks_split_v2_ends_with_the_same_bits, an_impatient_split_v2_run_keeps_its_account: 3;
     whatever_breaks_local_only_ends_with_the_same_bits, an_impatient_local_only_run_keeps_its_account: 4;
+    whatever_breaks_a_u_shaped_split_ends_with_the_same_bits, an_impatient_u_shaped_run_keeps_its_account: 5;
 }
 
 #[test]

@@ -22,18 +22,20 @@ pub enum Element {
     I32,
     /// Byte.
     U8,
+    /// 8-bit signed integer.
+    I8,
 }
 
 impl Element {
     /// Every element type.
-    pub const ALL: [Self; 5] = [Self::F32, Self::BF16, Self::F16, Self::I32, Self::U8];
+    pub const ALL: [Self; 6] = [Self::F32, Self::BF16, Self::F16, Self::I32, Self::U8, Self::I8];
 
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
             Self::F32 | Self::I32 => 4,
             Self::BF16 | Self::F16 => 2,
-            Self::U8 => 1,
+            Self::U8 | Self::I8 => 1,
         }
     }
 
@@ -45,6 +47,7 @@ impl Element {
             Self::F16 => Kind::Half,
             Self::I32 => Kind::Int,
             Self::U8 => Kind::Uint8,
+            Self::I8 => Kind::Int8,
         }
     }
 }
@@ -57,6 +60,7 @@ impl fmt::Display for Element {
             Self::F16 => "F16",
             Self::I32 => "I32",
             Self::U8 => "U8",
+            Self::I8 => "I8",
         })
     }
 }
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn every_element_type_comes_back_as_it_was() {
         for element in Element::ALL {
-            let tensor = cpu(&[0.0, 1.0, 2.0, 3.0, 40.0, 128.0], &[2, 3]).to_kind(element.kind());
+            let tensor = cpu(&[0.0, 1.0, 2.0, 3.0, 40.0, 127.0], &[2, 3]).to_kind(element.kind());
             let sent = WireTensor::from_tensor("t", PayloadKind::Adapter, &tensor, element).unwrap();
             assert_eq!(sent.bytes.len(), 6 * element.size());
             let back = sent.to_tensor(Device::Cpu).unwrap();

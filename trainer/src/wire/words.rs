@@ -38,6 +38,8 @@ same_words!(
     Begin,
     Step,
     StepReply,
+    StepGradient,
+    StepGradientReply,
     Upload,
     Exchange,
     ExchangeReply,
@@ -68,6 +70,7 @@ impl From<Element> for protocol::Element {
             Element::F16 => Self::F16,
             Element::I32 => Self::I32,
             Element::U8 => Self::U8,
+            Element::I8 => Self::I8,
         }
     }
 }
@@ -83,6 +86,7 @@ impl TryFrom<protocol::Element> for Element {
             protocol::Element::F16 => Ok(Self::F16),
             protocol::Element::I32 => Ok(Self::I32),
             protocol::Element::U8 => Ok(Self::U8),
+            protocol::Element::I8 => Ok(Self::I8),
         }
     }
 }

@@ -78,9 +78,27 @@ fn a_message_without_tensors_is_one_frame() {
 #[test]
 fn every_word_and_element_type_comes_back() {
     use PayloadKind::{Activation, ActivationGradient, Adapter, Gradient, Head, Label, Length, Logits};
-    use Subject::{Begin, Exchange, ExchangeReply, Finish, Join, Refuse, Step, StepReply, Upload, Welcome};
+    use Subject::{
+        Begin, Exchange, ExchangeReply, Finish, Join, Recall, Refuse, Replay, Step, StepGradient, StepGradientReply,
+        StepReply, Upload, Welcome,
+    };
     let kinds = [Adapter, Head, Gradient, Logits, Activation, ActivationGradient, Label, Length];
-    let subjects = [Join, Welcome, Begin, Step, StepReply, Upload, Exchange, ExchangeReply, Finish, Refuse];
+    let subjects = [
+        Join,
+        Welcome,
+        Begin,
+        Step,
+        StepReply,
+        StepGradient,
+        StepGradientReply,
+        Upload,
+        Exchange,
+        ExchangeReply,
+        Finish,
+        Refuse,
+        Recall,
+        Replay,
+    ];
     for subject in subjects {
         let of = |(index, kind): (usize, &PayloadKind)| {
             let element = Element::ALL[index % Element::ALL.len()];
@@ -184,7 +202,7 @@ fn a_tensor_of_unknown_kind_or_element_or_impossible_shape_is_refused() {
         refusal([header(&spoilt)])
     };
     assert_eq!(spoil(|tensor| tensor.kind = 0), "tensor \"t\" has the unknown kind 0");
-    assert_eq!(spoil(|tensor| tensor.element = 6), "tensor \"t\" has the unknown element type 6");
+    assert_eq!(spoil(|tensor| tensor.element = 99), "tensor \"t\" has the unknown element type 99");
     for shape in [vec![-1], vec![2, -3], vec![1 << 32, 1 << 32], vec![i64::MAX, 2]] {
         assert_eq!(
             refusal([header(&fair_header(&shape))]),
