@@ -169,7 +169,9 @@ fn announce(setup: &ClientSetup<'_>) -> Announcement {
         if !setup.plan.data.labels.is_empty() {
             labels.clear();
         }
-        labels.values_mut().for_each(|count| *count = 0);
+        for count in labels.values_mut() {
+            *count = 0;
+        }
     }
     let client = setup.plan.clients[setup.ordinal].to_string();
     Announcement { client, examples: setup.train.len() as u64, labels, incarnation: setup.incarnation }

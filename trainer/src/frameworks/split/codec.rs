@@ -227,7 +227,7 @@ mod tests {
             .map(|_| {
                 let exponent = stream.below(254 + 23) as i32 - 149;
                 let scale = 2f64.powi(exponent.min(127));
-                (0..1 + stream.below(40)).map(|_| (f64::from(2.0 * stream.unit() - 1.0) * scale) as f32).collect()
+                (0..=stream.below(40)).map(|_| (f64::from(2.0 * stream.unit() - 1.0) * scale) as f32).collect()
             })
             .collect();
         let tiny = f32::from_bits(1);

@@ -61,7 +61,7 @@ impl Stepper for BackStepper {
         let subject = if answers_gradient { Subject::StepGradientReply } else { Subject::StepReply };
         let fields = loss.map_or(serde_json::Value::Null, |loss| serde_json::json!({ "loss": loss }));
         let reply = Message { step: *step, epoch: *epoch, attempt: *attempt, ..Message::new(subject, *round) };
-        Ok(Message { tensors, fields, ..reply })
+        Ok(Message { fields, tensors, ..reply })
     }
 }
 
