@@ -3,11 +3,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use super::language::LanguagePlan;
+use crate::sources::{Origin, Wanted};
+
 /// Everything that decides who trains and evaluates on what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataPlan {
     /// The data that is partitioned among the clients of all groups without a source of their own.
-    pub source: Source,
+    pub source: Source<Origin>,
     /// How.
     pub partition: Partition,
     /// The labels in their order; empty where the clients' data decides.
@@ -20,6 +23,8 @@ pub struct DataPlan {
     pub clients_evaluate: bool,
     /// The clients, in ordinal order.
     pub groups: Vec<GroupPlan>,
+    /// How rows become what a language model reads; none for a classifier.
+    pub language: Option<LanguagePlan>,
     /// Longer texts are truncated to this many tokens, special tokens among them.
     pub max_sequence_length: usize,
     /// `spec.seed`.
@@ -46,20 +51,36 @@ pub struct GroupPlan {
     /// Number of clients.
     pub replicas: usize,
     /// Data of its own, partitioned among its own clients only.
-    pub source: Option<Source>,
+    pub source: Option<Source<Origin>>,
     /// Most examples that one of its clients keeps.
     pub max_examples: Option<usize>,
 }
 
 /// A file or folder, and how to read it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Source {
-    /// A file of the format, or a folder of such files, read in the order of their names.
-    pub path: PathBuf,
+pub struct Source<P = PathBuf> {
+    /// A file of the format, or a folder of such files, read in the order of their names: where it comes from in a plan,
+    /// where it lies on this machine when it is read.
+    pub path: P,
     /// How it is written.
     pub format: Format,
     /// Which column is what; not used for [`Format::Folders`].
     pub columns: Columns,
+}
+
+impl Source<Origin> {
+    /// What is wanted of where it comes from.
+    pub(crate) fn wanted(&self) -> Wanted {
+        match &self.format {
+            Format::Csv | Format::Jsonl | Format::Parquet => Wanted::Table(self.format.ending()),
+            Format::Folders { .. } => Wanted::Folders,
+        }
+    }
+
+    /// The same, lying at `path`.
+    pub(crate) fn at(&self, path: PathBuf) -> Source {
+        Source { path, format: self.format.clone(), columns: self.columns.clone() }
+    }
 }
 
 /// How data is written.
@@ -78,13 +99,56 @@ pub enum Format {
     },
 }
 
+impl Format {
+    /// How the names of its files end.
+    pub(crate) fn ending(&self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+            Self::Folders { .. } => "txt",
+        }
+    }
+}
+
 /// Which column is what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Columns {
-    /// The text.
-    pub text: String,
-    /// Its label; none where the data has no labels (a public set may do without).
-    pub label: Option<String>,
+pub enum Columns {
+    /// A classifier's.
+    Labelled {
+        /// The text.
+        text: String,
+        /// Its label; none where the data has no labels (a public set may do without).
+        label: Option<String>,
+    },
+    /// A language model's: a text, all of which it is to say.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A language model's: what it is asked, and what it is to answer.
+    Prompt {
+        /// What it is asked.
+        prompt: String,
+        /// What it is to answer; none in a public set of bare prompts.
+        response: Option<String>,
+        /// A list of answers to choose from.
+        choices: Option<String>,
+    },
+    /// A language model's: a conversation whose answers it is to say.
+    Messages {
+        /// A list of `{role, content}`.
+        messages: String,
+    },
+}
+
+/// What happens to a response that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LongResponse {
+    /// It is cut, and counted.
+    Truncate,
+    /// The run ends with a sentence.
+    Refuse,
 }
 
 /// Where held-out examples come from.
@@ -98,7 +162,7 @@ pub enum HeldOut {
     /// A source of its own.
     Own {
         /// Where.
-        source: Source,
+        source: Source<Origin>,
         /// How many of it, at random; all where none.
         examples: Option<usize>,
     },

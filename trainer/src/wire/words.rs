@@ -70,6 +70,8 @@ impl From<Element> for protocol::Element {
             Element::F16 => Self::F16,
             Element::I32 => Self::I32,
             Element::U8 => Self::U8,
+            Element::U16 => Self::U16,
+            Element::U32 => Self::U32,
             Element::I8 => Self::I8,
         }
     }
@@ -86,6 +88,8 @@ impl TryFrom<protocol::Element> for Element {
             protocol::Element::F16 => Ok(Self::F16),
             protocol::Element::I32 => Ok(Self::I32),
             protocol::Element::U8 => Ok(Self::U8),
+            protocol::Element::U16 => Ok(Self::U16),
+            protocol::Element::U32 => Ok(Self::U32),
             protocol::Element::I8 => Ok(Self::I8),
         }
     }

@@ -12,10 +12,11 @@ use super::{
 use crate::{
     data::Example,
     frameworks::{ClientHalf, ClientSeat, Figures, Framework, FrameworkError, adapter, answer},
-    local::{Batch, check_loss, count_step, loss, next_tokens, plan, tensors},
+    local::{Batch, check_loss, count_batch, loss, next_tokens, plan, tensors},
     meter::peak_memory_bytes,
     models::{Head, Model, Part},
     optimizer::Optimizer,
+    pace::Pace,
     random::Key,
     wire::{Line, Message, WireTensor},
 };
@@ -43,13 +44,14 @@ impl ClientHalf for SplitClient {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, part));
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let batches = plan(train, recipe, key);
+        let mut pace = Pace::new(recipe, ask.round, batches.len());
         let mut asking = Asking { ask, line };
         let mut losses = 0.0;
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
             losses += match self.split.head {
-                HeadSide::Server => self.step(indices, key, &mut optimizer, &mut asking)?,
-                HeadSide::Client => self.step_with_head(indices, key, &mut optimizer, &mut asking)?,
+                HeadSide::Server => self.step(indices, key, (&mut optimizer, &mut pace), &mut asking)?,
+                HeadSide::Client => self.step_with_head(indices, key, (&mut optimizer, &mut pace), &mut asking)?,
             };
         }
 
@@ -77,7 +79,7 @@ impl SplitClient {
         &mut self,
         indices: &[usize],
         key: Key,
-        optimizer: &mut Optimizer,
+        (optimizer, pace): (&mut Optimizer, &mut Pace),
         asking: &mut Asking<'_>,
     ) -> Result<f64, FrameworkError> {
         let (batch, hidden) = self.forward(indices, key)?;
@@ -93,8 +95,10 @@ impl SplitClient {
 
         let (part, cut) = (self.part(), self.cut());
         let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
-        worker.compute(|| optimizer.step(&tensors(model, part), &front_gradients(model, cut, &hidden, &gradient)));
-        count_step(&batch, model, part, recipe, worker);
+        let stepped = worker
+            .compute(|| pace.take(optimizer, &tensors(model, part), front_gradients(model, cut, &hidden, &gradient)));
+        worker.meter.steps += u64::from(stepped);
+        count_batch(&batch, model, part, recipe, worker);
         Ok(loss)
     }
 
@@ -104,7 +108,7 @@ impl SplitClient {
         &mut self,
         indices: &[usize],
         key: Key,
-        optimizer: &mut Optimizer,
+        (optimizer, pace): (&mut Optimizer, &mut Pace),
         asking: &mut Asking<'_>,
     ) -> Result<f64, FrameworkError> {
         let (batch, hidden) = self.forward(indices, key)?;
@@ -123,13 +127,14 @@ impl SplitClient {
 
         let (part, cut) = (self.part(), self.cut());
         let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
-        worker.compute(|| {
+        let stepped = worker.compute(|| {
             // In the adapter's order: what follows the last block comes last.
             let mut gradients = front_gradients(model, cut, &hidden, &gradient);
             gradients.extend(of_head);
-            optimizer.step(&tensors(model, part), &gradients);
+            pace.take(optimizer, &tensors(model, part), gradients)
         });
-        count_step(&batch, model, part, recipe, worker);
+        worker.meter.steps += u64::from(stepped);
+        count_batch(&batch, model, part, recipe, worker);
         Ok(loss)
     }
 

@@ -18,6 +18,7 @@ use crate::{
     local::{Recipe, TrainError, check_loss, loss, tensors},
     models::Model,
     optimizer::Optimizer,
+    pace::Pace,
     random::Key,
     rounds::Client,
     wire::{Message, Subject, WireTensor},
@@ -30,6 +31,8 @@ pub(super) struct BackStepper {
     pub(super) ordinal: Client,
     /// The client's id, for sentences.
     pub(super) client: String,
+    /// Of this client's batches: the same as at its side.
+    pub(super) pace: Pace,
     pub(super) back: Arc<Mutex<Back>>,
 }
 
@@ -42,14 +45,15 @@ impl Stepper for BackStepper {
     }
 
     fn step(&mut self, message: &Message) -> Result<Message, FrameworkError> {
-        let (who, Message { subject, round, step, epoch, attempt, .. }) = (|| self.client.clone(), message);
+        let (who, Message { subject, round, step, epoch, attempt, .. }) = (self.client.clone(), message);
         if !self.subjects().contains(subject) {
-            return Err(FrameworkError::Unexpected { who: who(), got: *subject, expected: Subject::Step });
+            return Err(FrameworkError::Unexpected { who, got: *subject, expected: Subject::Step });
         }
-        let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = Arc::clone(&self.back);
+        let mut back = back.lock().unwrap_or_else(PoisonError::into_inner);
         if !back.is_open_for(self.ordinal, *round) {
             let (subject, round, attempt) = (*subject, *round, *attempt);
-            return Err(FrameworkError::NotOpen { who: who(), subject, round, attempt, open: None });
+            return Err(FrameworkError::NotOpen { who, subject, round, attempt, open: None });
         }
         let key = Key { seed: self.recipe.seed, client: self.ordinal as u32, round: *round, step: *step };
         let (answers_gradient, head) = (*subject == Subject::StepGradient, self.split.head);
@@ -72,15 +76,23 @@ struct Reply {
     loss: Option<f64>,
 }
 
+/// What a batch did to the back.
+struct Moved {
+    /// Of the client's hidden states.
+    gradient: Tensor,
+    /// Whether it completed a step of the optimizer.
+    stepped: bool,
+}
+
 impl BackStepper {
     /// A whole step with the head on the server: down goes the gradient of the client's hidden states.
-    fn learn(&self, back: &mut Back, message: &Message, key: Key) -> Result<Reply, FrameworkError> {
+    fn learn(&mut self, back: &mut Back, message: &Message, key: Key) -> Result<Reply, FrameworkError> {
         let input = back.worker.encode(|| self.read_step(message, &back.model, key))?;
         let size = input.size();
         let Back { model, worker, optimizer, .. } = back;
-        let (gradient, loss) = worker.compute(|| self.train(model, optimizer, input, key))?;
-        self.count(back, size);
-        let tensors = self.write(back, "gradient", PayloadKind::ActivationGradient, &gradient, key)?;
+        let (moved, loss) = worker.compute(|| self.train(model, optimizer, input, key))?;
+        self.count(back, size, moved.stepped);
+        let tensors = self.write(back, "gradient", PayloadKind::ActivationGradient, &moved.gradient, key)?;
         Ok(Reply { tensors, loss: Some(loss) })
     }
 
@@ -98,31 +110,31 @@ impl BackStepper {
     }
 
     /// The second half: up came the gradient of what the blocks made; down goes that of the client's hidden states.
-    fn backward(&self, back: &mut Back, message: &Message, key: Key) -> Result<Reply, FrameworkError> {
+    fn backward(&mut self, back: &mut Back, message: &Message, key: Key) -> Result<Reply, FrameworkError> {
         let Some(HalfStep { hidden, made, size }) = back.take_half_step() else {
             let (who, got, expected) = (self.client.clone(), message.subject, Subject::Step);
             return Err(FrameworkError::Unexpected { who, got, expected });
         };
         let gradient = back.worker.encode(|| self.read_gradient(message, &made, &back.model, key))?;
         let Back { model, worker, optimizer, .. } = back;
-        let gradient = worker.compute(|| {
+        let moved = worker.compute(|| {
             // `backward` takes no outer gradient; the derivative of this sum by `made` is `gradient`, exactly.
             let sum = (&made * gradient).sum(made.kind());
             self.move_along(&sum, &hidden, model, optimizer, key)
         })?;
-        self.count(back, size);
-        let tensors = self.write(back, "gradient", PayloadKind::ActivationGradient, &gradient, key)?;
+        self.count(back, size, moved.stepped);
+        let tensors = self.write(back, "gradient", PayloadKind::ActivationGradient, &moved.gradient, key)?;
         Ok(Reply { tensors, loss: None })
     }
 
-    /// Forward and backward through the back, and its optimizer's step; gives the gradient of `hidden` and the loss.
+    /// Forward and backward through the back, and its optimizer's step where the batch completes one; gives the loss too.
     fn train(
-        &self,
+        &mut self,
         model: &Model,
         optimizer: &mut Optimizer,
         input: Input,
         key: Key,
-    ) -> Result<(Tensor, f64), TrainError> {
+    ) -> Result<(Moved, f64), TrainError> {
         let Input { hidden, mask, wanted } = input;
         let Wanted { places, targets } = wanted.expect("a step brings labels where the head is the server's");
         let logits = model.back(self.split.cut(self.ordinal), &hidden, &mask, places.as_ref(), Some(key));
@@ -132,23 +144,22 @@ impl BackStepper {
         Ok((self.move_along(&loss, &hidden, model, optimizer, key)?, value))
     }
 
-    /// Moves the back's parameters along their gradients of `of`; gives the gradient of `hidden`.
+    /// Moves the back's parameters along their gradients of `of`, where the batch completes a step.
     fn move_along(
-        &self,
+        &mut self,
         of: &Tensor,
         hidden: &Tensor,
         model: &Model,
         optimizer: &mut Optimizer,
         key: Key,
-    ) -> Result<Tensor, TrainError> {
+    ) -> Result<Moved, TrainError> {
         let parameters = tensors(model, self.split.server_part(self.ordinal));
         let wanted: Vec<&Tensor> = parameters.iter().copied().chain([hidden]).collect();
         let mut gradients = Tensor::run_backward(&[of], &wanted, false, false);
         // A loss may be a number where its gradients are none; such a step would ruin the back for all others.
         self.check_numbers(&gradients, key)?;
-        let hidden = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
-        optimizer.step(&parameters, &gradients);
-        Ok(hidden)
+        let gradient = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
+        Ok(Moved { gradient, stepped: self.pace.take(optimizer, &parameters, gradients) })
     }
 
     fn check_numbers<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>, key: Key) -> Result<(), TrainError> {
@@ -168,11 +179,11 @@ impl BackStepper {
         back.worker.encode(|| codec.write(name, kind, tensor, Place { who: &self.client, key }))
     }
 
-    /// Counts a step that is done.
-    fn count(&self, back: &mut Back, size: BatchSize) {
+    /// Counts a batch that is done, and whether it completed a step of the optimizer.
+    fn count(&self, back: &mut Back, size: BatchSize, stepped: bool) {
         let (part, shape) = (self.split.server_part(self.ordinal), back.model.shape());
         back.worker.meter.flops.train += flops::train(shape, part, &self.recipe.lora, self.recipe.head, size);
-        back.worker.meter.steps += 1;
+        back.worker.meter.steps += u64::from(stepped);
         back.count_step(size);
     }
 }

@@ -78,7 +78,7 @@ fn first_round(plan: &Plan, materials: &Materials, records: &[Record]) -> Vec<(D
         worker: worker(),
     });
     let ask = Message { attempt: 1, ..server.ask(0, Exchange { round: 1, index: 0 }).unwrap() };
-    let mut line = Recorded { stepper: server.stepper(0).unwrap(), said: Vec::new(), replies: VecDeque::new() };
+    let mut line = Recorded { stepper: server.stepper(0, 1, 2).unwrap(), said: Vec::new(), replies: VecDeque::new() };
     let answer = client.answer(&ask, &mut line).unwrap();
     [vec![(Direction::Down, ask)], line.said, vec![(Direction::Up, answer)]].concat()
 }

@@ -174,6 +174,7 @@ impl Engine<'_> {
             | FrameworkError::Count { .. }
             | FrameworkError::Tensor { .. }
             | FrameworkError::NotFinite { .. }
+            | FrameworkError::Logits { .. }
             | FrameworkError::Int8 { .. }
             | FrameworkError::Range { .. }
             | FrameworkError::TooManySteps { .. }
