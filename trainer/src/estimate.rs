@@ -116,16 +116,22 @@ impl ClientEstimate {
                 round_of(plan, facts, recipe, &batches, key)
             })
             .collect();
-        Self { client: plan.clients[client].to_string(), memory_bytes: memory(plan, facts, recipe, largest), rounds }
+        Self {
+            client: plan.clients[client].to_string(),
+            memory_bytes: memory(plan, client, facts, recipe, largest),
+            rounds,
+        }
     }
 }
 
 /// Peak of a client's process, in bytes: while it reads the model, or while it trains on its largest batch. Weights that
 /// the file has in the wanted type are mapped, so that a client that holds a part has that part's in memory; others are
 /// made anew, all of them.
-fn memory(plan: &Plan, facts: &Facts, recipe: &Recipe, largest: BatchSize) -> u64 {
-    let of = |part, batch| flops::modelled_memory(&facts.shape, part, &facts.lora, recipe.head, batch, plan.precision);
-    let (part, none) = (plan.framework.cut_layer().map_or(Part::Whole, Part::Front), BatchSize::of_rows(0, 0));
+fn memory(plan: &Plan, client: usize, facts: &Facts, recipe: &Recipe, largest: BatchSize) -> u64 {
+    let modelled =
+        if plan.gradient_checkpointing { flops::modelled_checkpointed_memory } else { flops::modelled_memory };
+    let of = |part, batch| modelled(&facts.shape, part, &facts.lora, recipe.head, batch, plan.precision);
+    let (part, none) = (plan.framework.client_part(client), BatchSize::of_rows(0, 0));
     let training = of(part, largest);
     if facts.converted_bytes == 0 {
         return PROCESS_BYTES + training;

@@ -38,8 +38,8 @@ pub fn forward(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, 
 
 /// FLOPs of one forward and backward pass.
 ///
-/// The front's backward starts from the gradient of its activations; the back also computes the gradient of what
-/// it was sent.
+/// The front's backward starts from the gradient of its activations; the back, and a head that is apart from it, also
+/// computes the gradient of what it was sent.
 pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
     let count = count(shape, part, lora, head, batch);
     count.forward + count.backward
@@ -62,12 +62,14 @@ fn count<'a>(shape: &'a ModelShape, part: Part, lora: &'a LoraSettings, head: He
     let (rows, seq) = (batch.rows as f64, batch.seq as f64);
     let mut count = Count { lora, shape, rows, seq, forward: 0.0, backward: 0.0 };
     // An embedding is a look-up in a frozen table; activations that came over the network need a gradient.
-    let mut needs_gradient = matches!(part, Part::Back(_));
+    let mut needs_gradient = !part.embeds();
     for block in part.blocks(shape.blocks) {
         needs_gradient = count.block(&shape.block_linears(block), needs_gradient);
     }
     if part.holds(None) {
-        count.head(head, batch.reads as f64, needs_gradient);
+        // The head at the client reads what came over the network, too.
+        let from_elsewhere = matches!(part, Part::Ends(_));
+        count.head(head, batch.reads as f64, needs_gradient || from_elsewhere);
     }
     count
 }
@@ -198,7 +200,7 @@ fn memory_without_activations(
     let weights: usize = linears.iter().map(|linear| linear.inputs * linear.outputs).sum();
     let pairs = linears.iter().filter(|linear| lora.targets(&linear.name));
     let trained: usize = pairs.map(|linear| lora.rank * (linear.inputs + linear.outputs)).sum();
-    let embedding = if matches!(part, Part::Back(_)) { 0 } else { shape.vocab * shape.hidden };
+    let embedding = if part.embeds() { shape.vocab * shape.hidden } else { 0 };
     let (head, logits) = if part.holds(None) { head_memory(shape, head, batch, element) } else { (0, 0) };
     (weights + embedding) as u64 * element + (trained + head) as u64 * 4 * 4 + logits
 }
@@ -283,8 +285,12 @@ mod tests {
         let cost = |part| train(base.shape(), part, &lora, Head::Classifier(2), BatchSize::of_rows(4, 32));
         for cut_layer in 1..=6 {
             // Exactly: block 0 has trained layers, so the whole computes the gradient at every cut too.
-            let both = cost(Part::Front(cut_layer)) + cost(Part::Back(cut_layer));
-            assert!((both - cost(Part::Whole)).abs() < 1.0);
+            for halves in
+                [[Part::Front(cut_layer), Part::Back(cut_layer)], [Part::Ends(cut_layer), Part::Middle(cut_layer)]]
+            {
+                let both: f64 = halves.into_iter().map(cost).sum();
+                assert!((both - cost(Part::Whole)).abs() < 1.0, "{halves:?}");
+            }
         }
     }
 

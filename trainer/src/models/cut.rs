@@ -23,16 +23,20 @@ pub enum Part {
     Front(usize),
     /// The blocks from this cut layer on, and the head.
     Back(usize),
+    /// Embedding, the blocks below this cut layer, and what follows the last block: head and all that it reads through.
+    Ends(usize),
+    /// The blocks from this cut layer on, without what follows the last.
+    Middle(usize),
 }
 
 impl Part {
     /// Whether this part holds what belongs to `block`; none stands for what follows the last block.
     pub fn holds(self, block: Option<usize>) -> bool {
         match (self, block) {
-            (Self::Whole, _) | (Self::Back(_), None) => true,
-            (Self::Front(_), None) => false,
-            (Self::Front(cut_layer), Some(block)) => block < cut_layer,
-            (Self::Back(cut_layer), Some(block)) => block >= cut_layer,
+            (Self::Whole, _) | (Self::Back(_) | Self::Ends(_), None) => true,
+            (Self::Front(_) | Self::Middle(_), None) => false,
+            (Self::Front(cut_layer) | Self::Ends(cut_layer), Some(block)) => block < cut_layer,
+            (Self::Back(cut_layer) | Self::Middle(cut_layer), Some(block)) => block >= cut_layer,
         }
     }
 
@@ -40,8 +44,26 @@ impl Part {
     pub fn blocks(self, blocks: usize) -> std::ops::Range<usize> {
         match self {
             Self::Whole => 0..blocks,
-            Self::Front(cut_layer) => 0..cut_layer.min(blocks),
-            Self::Back(cut_layer) => cut_layer.min(blocks)..blocks,
+            Self::Front(cut_layer) | Self::Ends(cut_layer) => 0..cut_layer.min(blocks),
+            Self::Back(cut_layer) | Self::Middle(cut_layer) => cut_layer.min(blocks)..blocks,
+        }
+    }
+
+    /// Whether it begins with tokens; else with a hidden state that came from elsewhere.
+    pub fn embeds(self) -> bool {
+        match self {
+            Self::Whole | Self::Front(_) | Self::Ends(_) => true,
+            Self::Back(_) | Self::Middle(_) => false,
+        }
+    }
+
+    /// Where the model is cut; the whole is not.
+    pub fn cut_layer(self) -> Option<usize> {
+        match self {
+            Self::Whole => None,
+            Self::Front(cut_layer) | Self::Back(cut_layer) | Self::Ends(cut_layer) | Self::Middle(cut_layer) => {
+                Some(cut_layer)
+            }
         }
     }
 }

@@ -66,12 +66,6 @@ fn group(group: &Group) -> Vec<Refused> {
     let data = group.data.as_ref();
     [
         refuse(group.rank.is_some(), "spec.clients.groups[].rank", "a rank of the group's own", "leave it out"),
-        refuse(
-            group.cut_layer.is_some(),
-            "spec.clients.groups[].cutLayer",
-            "a cut of the group's own",
-            "leave it out: framework.splitFedLLM.cutLayer holds for all",
-        ),
         data.and_then(|data| without_feature(&data.source))
             .map(|feature| not_built("spec.clients.groups[].data.source", feature)),
         refuse(

@@ -90,7 +90,6 @@ fn frame(plan: &Plan, materials: &Materials, phase: RunPhase, stop_reason: &str)
 
 /// Clients of one process share its memory: each gets a figure computed from shapes, and says so.
 fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, head: Head) -> Vec<ClientReport> {
-    let part = plan.framework.cut_layer().map_or(Part::Whole, Part::Front);
     let (shape, lora) = (materials.base.shape(), &materials.lora);
     let (rows, seq) = (plan.batch_size, plan.data.max_sequence_length);
     let reads = match head {
@@ -99,8 +98,11 @@ fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, head
         Head::Language => rows * seq,
     };
     let memory = if plan.gradient_checkpointing { flops::modelled_checkpointed_memory } else { flops::modelled_memory };
-    let bytes = memory(shape, part, lora, head, BatchSize { rows, seq, reads }, plan.precision);
-    let model = |client| ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client };
+    let model = |client: ClientReport| {
+        let part = plan.ordinal(&client.client).map_or(Part::Whole, |ordinal| plan.framework.client_part(ordinal));
+        let bytes = memory(shape, part, lora, head, BatchSize { rows, seq, reads }, plan.precision);
+        ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client }
+    };
     clients.into_iter().map(model).collect()
 }
 
