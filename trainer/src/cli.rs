@@ -83,7 +83,7 @@ pub struct SpecArgs {
     /// Changes one field, as in `training.rounds=5`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub sets: Vec<String>,
-    /// Where tokenised data is kept; by default in the user's cache folder.
+    /// Where tokenised data is kept, and what is downloaded; by default in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "FEDTUNE_CACHE")]
     pub cache: Option<PathBuf>,
 }

@@ -27,13 +27,14 @@ use crate::{
     plan::Plan,
     rounds::Client,
     server::panic_sentence,
-    wire::{Line, LinkError, Message, Subject, WireError, client::ConnectError},
+    wire::{Line, LinkError, Message, Subject, WireError},
 };
 
 pub mod dialer;
 mod member;
 mod states;
 
+use dialer::DialError;
 use member::Member;
 
 /// What a client works with.
@@ -71,7 +72,7 @@ pub struct ClientSetup<'a> {
 pub trait Dial {
     /// Opens a session, waiting while nobody answers. After `trouble` with the session before it waits first, longer
     /// each time until one has [`Dial::held`].
-    fn open(&mut self, trouble: Option<&str>) -> Result<Box<dyn Line>, ConnectError>;
+    fn open(&mut self, trouble: Option<&str>) -> Result<Box<dyn Line>, DialError>;
 
     /// The session is a good one: the server has let the client in.
     fn held(&mut self);
@@ -100,7 +101,7 @@ impl Finished {
 pub enum ClientError {
     /// No session.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] DialError),
     /// The session broke.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -166,7 +167,9 @@ impl ClientError {
     fn is_training(&self) -> bool {
         let Self::Framework(FrameworkError::Train(error)) = self else { return false };
         match error {
-            TrainError::NonFiniteLoss { .. } | TrainError::NonFiniteEvaluation { .. } => true,
+            TrainError::NonFiniteLoss { .. }
+            | TrainError::NonFiniteLogits { .. }
+            | TrainError::NonFiniteEvaluation { .. } => true,
         }
     }
 

@@ -52,6 +52,15 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     folder.ancestors().take(missing).try_for_each(|made| sync_folder(parent(made)))
 }
 
+/// Puts the file `beside`, of the same volume, in the place of `path`; durable when it returns.
+#[cfg(any(feature = "hub", feature = "http", feature = "s3"))]
+pub(crate) fn publish_file(beside: &Path, path: &Path) -> io::Result<()> {
+    fs::File::open(beside)?.sync_all()?;
+    create_folder(parent(path))?;
+    fs::rename(beside, path)?;
+    sync_folder(parent(path))
+}
+
 /// Puts the folder `beside`, whose files were written by this module, in the place of `folder`, which has the same parent.
 pub(crate) fn publish_folder(beside: &Path, folder: &Path) -> io::Result<()> {
     remove_folder(folder)?;

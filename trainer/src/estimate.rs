@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     data::Example,
     flops::{self, BatchSize},
-    frameworks::{PayloadFacts, StepSizes, WorkFacts},
+    frameworks::{PayloadFacts, StepSizes, WorkFacts, public_reads},
     local::{Recipe, plan as batches_of},
     models::Part,
     plan::Plan,
@@ -139,7 +139,7 @@ fn round_of(plan: &Plan, facts: &Facts, recipe: &Recipe, batches: &[BatchSize], 
         rows: batches.iter().map(|batch| batch.rows as u64).sum(),
         tokens: batches.iter().map(|batch| batch.tokens() as u64).sum(),
     };
-    let public_reads = facts.public.iter().map(Example::reads).sum();
+    let public_reads = public_reads(&facts.public, recipe.head);
     let (client, shape) = (key.client as usize, &facts.shape);
     let payload = plan.framework.payload(&PayloadFacts { client, shape, recipe, public_reads, steps });
     let of = |wanted| payload.iter().filter(|((direction, _), _)| *direction == wanted).map(|(_, bytes)| bytes).sum();

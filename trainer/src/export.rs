@@ -21,8 +21,10 @@ use crate::{
 pub struct Export<'a> {
     /// The adapter's settings, targets resolved.
     pub lora: &'a LoraSettings,
-    /// The base model, as the spec names it.
-    pub base: &'a Path,
+    /// The base model, as the spec names it: a path, an address, the hub's `owner/name`.
+    pub base: String,
+    /// The base model's revision, where it is the hub's.
+    pub revision: Option<&'a str>,
     /// Labels in the order of the logits.
     pub labels: &'a [String],
     /// What fills a batch.
@@ -91,7 +93,8 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
     json!({
         "peft_type": "LORA",
         "task_type": task,
-        "base_model_name_or_path": export.base.to_string_lossy(),
+        "base_model_name_or_path": export.base,
+        "revision": export.revision,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,

@@ -41,6 +41,7 @@ mod settings;
 pub mod split;
 
 pub(crate) use adapter::payload_kind;
+pub use kd::public_reads;
 pub use settings::{Refused, parse};
 
 /// A framework: what its rounds look like, and how to make its halves.
@@ -70,6 +71,12 @@ pub trait Framework: Debug + Send + Sync {
     /// of so many batches each.
     fn units(&self, _clients: u64, local: u64, _batches_a_step: u64) -> u64 {
         local
+    }
+
+    /// Refuses settings that do not fit the model, its classes or the public set: asked once these are known, before the
+    /// first round. `public_reads` as in [`PayloadFacts`].
+    fn check(&self, _shape: &ModelShape, _recipe: &Recipe, _public_reads: usize) -> Result<(), Unfit> {
+        Ok(())
     }
 
     /// The last block that the cut may follow and where it is set, for a check against the model; most need none.
@@ -112,7 +119,7 @@ pub struct PayloadFacts<'a> {
     pub shape: &'a ModelShape,
     /// Adapter and head.
     pub recipe: &'a Recipe,
-    /// States that a head reads on all public examples: one of each for a classifier.
+    /// States that a head reads on all public examples, as [`public_reads`] counts them.
     pub public_reads: usize,
     /// The client's steps of the round.
     pub steps: StepSizes,
@@ -399,6 +406,18 @@ pub fn exchange_of(message: &Message) -> Exchange {
     Exchange { round: message.round, index: message.step }
 }
 
+/// A setting that does not fit the model, its classes or the public set.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} is {value}; {right}")]
+pub struct Unfit {
+    /// Path of the field.
+    pub field: &'static str,
+    /// What it is.
+    pub value: String,
+    /// What would be right, and why.
+    pub right: String,
+}
+
 /// What a half can end with.
 #[derive(Debug, Error)]
 pub enum FrameworkError {
@@ -443,6 +462,16 @@ pub enum FrameworkError {
         who: String,
         /// Which tensor.
         name: String,
+    },
+    /// Logits that cannot be.
+    #[error("{who} sent logits whose read state {read} {wrong}")]
+    Logits {
+        /// Who sent it.
+        who: String,
+        /// Number of the read state, from 0.
+        read: usize,
+        /// What is wrong with it.
+        wrong: kd::RowError,
     },
     /// A label or length out of range.
     #[error("{who} sent a {what} of {got}; it must be {expected}")]

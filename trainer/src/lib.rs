@@ -35,6 +35,7 @@ pub mod rounds;
 pub mod run;
 pub mod schedule;
 pub mod server;
+pub mod sources;
 pub mod stop;
 pub mod telemetry;
 #[cfg(test)]

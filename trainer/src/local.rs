@@ -74,6 +74,17 @@ pub enum TrainError {
         /// What the loss became.
         loss: f64,
     },
+    /// A trained model gives no numbers on the public examples.
+    #[error(
+        "the logits of {worker} on the public set are no numbers in round {round}; a lower training.optimizer learning \
+         rate, gradientClipping or F32 precision may help"
+    )]
+    NonFiniteLogits {
+        /// Whose model.
+        worker: String,
+        /// Round, from 1.
+        round: u32,
+    },
     /// A trained model gives no numbers on the held-out examples.
     #[error(
         "the held-out loss of {who} is no number after round {round}; a lower training.optimizer learning rate, \
@@ -160,7 +171,7 @@ pub fn train(
     for (step, indices) in batches.iter().enumerate() {
         let key = Key { step: step as u32, ..key };
         let (loss, gradients) = gradients(model, examples, indices, recipe, key, worker)?;
-        let stepped = worker.compute(|| pace.take(&mut optimizer, &parameters, gradients));
+        let stepped = worker.compute(|| pace.take(&mut optimizer, &parameters, &gradients));
         worker.meter.steps += u64::from(stepped);
         losses += loss;
     }

@@ -1,8 +1,6 @@
 //! The plan of a run: the spec parsed once into types that cannot be wrong, before anything is read or started.
 //! Must not touch files, models or the network; what needs those is checked where they are read.
 
-use std::path::PathBuf;
-
 use fedtune_crds::{
     FederatedFineTune,
     model::{Precision as SpecPrecision, Task as SpecTask},
@@ -19,6 +17,7 @@ use crate::{
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
     schedule::Schedule,
+    sources::Origin,
     stop::StopRules,
 };
 
@@ -40,8 +39,8 @@ pub struct Plan {
     pub seed: u64,
     /// The framework with its options.
     pub framework: SharedFramework,
-    /// Folder or file of the base model.
-    pub model: PathBuf,
+    /// Where the base model comes from.
+    pub model: Origin,
     /// What is learned.
     pub task: Task,
     /// Element type of base weights and activations.
@@ -55,7 +54,7 @@ pub struct Plan {
     /// The adapter.
     pub lora: LoraSettings,
     /// Folder of the adapter to start from; none for a fresh one.
-    pub initial_adapter: Option<PathBuf>,
+    pub initial_adapter: Option<Origin>,
     /// Steps or epochs of a round.
     pub work: LocalWork,
     /// Examples of a batch.
@@ -144,7 +143,7 @@ impl Plan {
             experiment: spec.experiment.clone(),
             attempt: spec.attempt,
             seed: spec.seed,
-            model: PathBuf::from(spec.model.source.path.clone().unwrap_or_default()),
+            model: Origin::of(&spec.model.source),
             task: match spec.model.task {
                 SpecTask::SequenceClassification => Task::Classification,
                 SpecTask::CausalLm => Task::Language,
@@ -161,13 +160,7 @@ impl Plan {
             threads: spec.training.threads as usize,
             data: data::parse(spec, needs.client_evaluates),
             lora: lora(&spec.tuning.lora),
-            initial_adapter: spec
-                .tuning
-                .lora
-                .initial_adapter
-                .as_ref()
-                .and_then(|at| at.path.clone())
-                .map(PathBuf::from),
+            initial_adapter: spec.tuning.lora.initial_adapter.as_ref().map(Origin::of),
             work: match spec.training.local_work() {
                 spec::LocalWork::Steps(steps) => LocalWork::Steps(steps as usize),
                 spec::LocalWork::Epochs(epochs) => LocalWork::Epochs(epochs as usize),

@@ -129,7 +129,12 @@ mod tests {
         let lora = query_value(&base);
         let model = Model::new(base, &lora, Head::Classifier(3), 5).unwrap();
         let labels = ["eggs", "ham", "spam"].map(str::to_owned);
-        write_adapter(&folder, &model, &Export { lora: &lora, base: &path, labels: &labels, pad_id: 0 }).unwrap();
+        write_adapter(
+            &folder,
+            &model,
+            &Export { lora: &lora, base: path.display().to_string(), revision: None, labels: &labels, pad_id: 0 },
+        )
+        .unwrap();
         folder
     }
 

@@ -52,7 +52,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants' sentences name their fields")]
 pub enum Action {
-    /// Every client that will be waited for at the start has joined: the labels are frozen.
+    /// Every client that will be waited for at the start has joined: the labels are frozen. Where that takes time,
+    /// [`Rounds::frozen`] says so.
     Freeze,
     /// Ask this client; at most once in a session and exchange.
     Ask(Client, Exchange),

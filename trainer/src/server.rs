@@ -25,7 +25,7 @@ use crate::{
     checkpoint::{CheckpointError, Keep},
     data::{DataError, Record},
     events::Events,
-    frameworks::{FrameworkError, ServerHalf},
+    frameworks::{FrameworkError, ServerHalf, Unfit},
     meter::Slots,
     models::{Base, LoraSettings},
     plan::Plan,
@@ -41,6 +41,8 @@ mod engine;
 mod farewell;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod quiet;
 mod saved;
 mod sessions;
 #[cfg(test)]
@@ -218,6 +220,9 @@ pub enum ServerError {
         /// Blocks there are.
         blocks: usize,
     },
+    /// A setting that does not fit what is known now.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// A bug: what was sent is not what the formula says.
     #[error(
         "PayloadMismatch: in round {round} client {client} exchanged {counted} bytes of {} ({direction:?}), \

@@ -11,6 +11,7 @@ use crate::{
     estimate::{Budget, Estimate, Facts, table, verdict},
     events::Events,
     plan::Plan,
+    sources::{Access, Fetcher},
 };
 
 /// Arguments of `fedtune estimate`.
@@ -55,7 +56,9 @@ pub(super) fn estimate(arguments: &EstimateArgs, events: &Events) -> u8 {
         println!("{}", serde_json::to_string_pretty(&estimates).expect("an estimate is numbers and texts"));
         return SUCCESS;
     }
-    all.iter().for_each(|(estimates, left_out)| print(arguments, estimates, left_out));
+    for (estimates, left_out) in &all {
+        print(arguments, estimates, left_out);
+    }
     SUCCESS
 }
 
@@ -64,14 +67,15 @@ type Estimates = (Vec<Estimate>, Vec<String>);
 /// The estimates of each spec of a file, and what could not be estimated.
 fn of_file(file: &PathBuf, arguments: &EstimateArgs, events: &Events) -> Result<Vec<Estimates>, String> {
     let cache = arguments.spec.cache.clone().or_else(environment::default_cache);
+    let fetcher = Fetcher::new(cache.clone(), Access::from_environment(), events.clone());
     let own = plans(file, &arguments.spec.sets, None)?;
     let variants: Vec<(&str, Result<Vec<Plan>, String>)> =
         FRAMEWORKS.iter().map(|(name, set)| (*name, plans(file, &arguments.spec.sets, Some(set)))).collect();
     own.iter()
         .enumerate()
         .map(|(index, plan)| {
-            let facts =
-                Facts::read(plan, cache.as_deref(), events).map_err(|error| format!("{}: {error}", plan.name))?;
+            let facts = Facts::read(plan, &fetcher, cache.as_deref(), events)
+                .map_err(|error| format!("{}: {error}", plan.name))?;
             let (mut estimates, mut left_out) = (Vec::new(), Vec::new());
             for (name, variant) in &variants {
                 match variant {
@@ -99,7 +103,9 @@ fn print(arguments: &EstimateArgs, estimates: &[Estimate], left_out: &[String]) 
         Some(reason) => println!("{}: upper bounds, as {reason}", first.run),
     }
     print!("{}", table(estimates));
-    left_out.iter().for_each(|sentence| println!("{sentence}"));
+    for sentence in left_out {
+        println!("{sentence}");
+    }
     let budget = Budget {
         bytes: arguments.max_bytes.as_ref().map(ByteSize::bytes),
         client_flops: arguments.max_client_flops.as_ref().map(Decimal::value),

@@ -11,6 +11,7 @@ use crate::{
     models::{LoadError, LoraSettings, ModelError, ModelShape, Weights, load_tokenizer, resolve_targets},
     plan::{Plan, Task},
     run::materials::targets,
+    sources::{Fetcher, SourceError, Wanted},
 };
 
 /// Labels where neither spec nor data says how many there are.
@@ -41,6 +42,9 @@ pub enum FactsError {
     /// The base model or its tokenizer.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The model cannot be brought.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The adapter.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -64,15 +68,16 @@ impl Facts {
     ///
     /// # Errors
     /// Where the model is missing, the data is wrong, or it is missing and nothing bounds it.
-    pub fn read(plan: &Plan, cache: Option<&Path>, events: &Events) -> Result<Self, FactsError> {
-        let weights = Weights::open(&plan.model)?;
+    pub fn read(plan: &Plan, fetcher: &Fetcher, cache: Option<&Path>, events: &Events) -> Result<Self, FactsError> {
+        let model = fetcher.fetch(&plan.model, Wanted::Model)?;
+        let weights = Weights::open(&model)?;
         let shape = weights.shape().clone();
         let converted = weights.tensors().into_iter().filter(|tensor| tensor.kind != Some(plan.precision.kind()));
         let converted_bytes = converted.map(|tensor| tensor.bytes).sum();
         let lora = LoraSettings { target_modules: targets(plan, shape.architecture), ..plan.lora.clone() };
         resolve_targets(&shape, &lora)?;
-        let tokenizer = load_tokenizer(&plan.model)?;
-        let loaded = data::load(&plan.data, Scope::Everything, &tokenizer, cache, events);
+        let tokenizer = load_tokenizer(&model)?;
+        let loaded = data::load(&plan.data, Scope::Everything, &tokenizer, fetcher, cache, events);
         match loaded {
             Ok(corpus) => Self::of(shape, lora, &corpus),
             Err(DataError::Read(error)) if error.is_absence() => Self::bound(plan, shape, lora, error.to_string()),

@@ -29,7 +29,13 @@ fn trained(base: &str, head: Head) -> Model {
 fn export(above: &Path, base: &str, model: &Model) -> PathBuf {
     let (folder, lora) = (above.join("adapter"), query_value(model.base()));
     let labels = ["ham", "spam"].map(str::to_owned);
-    let export = Export { lora: &lora, base: &golden::file(base), labels: &labels, pad_id: 0 };
+    let export = Export {
+        lora: &lora,
+        base: golden::file(base).display().to_string(),
+        revision: None,
+        labels: &labels,
+        pad_id: 0,
+    };
     write_adapter(&folder, model, &export).unwrap();
     folder
 }

@@ -9,7 +9,7 @@ use fedtune_crds::{
     training::Training,
 };
 
-use crate::frameworks::Refused;
+use crate::{frameworks::Refused, sources::Origin};
 
 /// One refusal for each such field of `spec`.
 pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
@@ -28,33 +28,31 @@ fn refuse(wrong: bool, field: &'static str, asked: &str, instead: &'static str) 
 
 fn sources(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     let Data { source, public, evaluation, .. } = &spec.data;
-    let held_out = |held: &HeldOut| held.source.as_ref().is_some_and(is_remote);
-    let path = "set path to a folder or file";
+    let held_out = |held: Option<&HeldOut>| held.and_then(|held| held.source.as_ref()).and_then(without_feature);
     [
-        refuse(is_remote(&spec.model.source), "spec.model.source", "a remote source", path),
-        refuse(is_remote(source), "spec.data.source", "a remote source", path),
-        refuse(public.as_ref().is_some_and(held_out), "spec.data.public.source", "a remote source", path),
-        refuse(held_out(evaluation), "spec.data.evaluation.source", "a remote source", path),
+        without_feature(&spec.model.source).map(|feature| not_built("spec.model.source", feature)),
+        without_feature(source).map(|feature| not_built("spec.data.source", feature)),
+        held_out(public.as_ref()).map(|feature| not_built("spec.data.public.source", feature)),
+        held_out(Some(evaluation)).map(|feature| not_built("spec.data.evaluation.source", feature)),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-fn is_remote(source: &Source) -> bool {
-    source.path.is_none()
+/// The cargo feature that brings from a source and that this program was built without.
+fn without_feature(source: &Source) -> Option<&'static str> {
+    Origin::of(source).feature().and_then(|(feature, built)| (!built).then_some(feature))
+}
+
+fn not_built(field: &'static str, feature: &str) -> Refused {
+    let asked = format!("a source that this program was built without (cargo's feature {feature})");
+    Refused { field, asked, instead: "build with that feature, or set path to a folder or file" }
 }
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    [refuse(
-        spec.tuning.lora.initial_adapter.as_ref().is_some_and(is_remote),
-        "spec.tuning.lora.initialAdapter",
-        "a remote source",
-        "set path to the adapter's folder",
-    )]
-    .into_iter()
-    .flatten()
-    .collect()
+    let adapter = spec.tuning.lora.initial_adapter.as_ref().and_then(without_feature);
+    [adapter.map(|feature| not_built("spec.tuning.lora.initialAdapter", feature))].into_iter().flatten().collect()
 }
 
 fn training(training: &Training) -> Vec<Refused> {
@@ -79,12 +77,8 @@ fn group(group: &Group) -> Vec<Refused> {
             "a cut of the group's own",
             "leave it out: framework.splitFedLLM.cutLayer holds for all",
         ),
-        refuse(
-            data.is_some_and(|data| is_remote(&data.source)),
-            "spec.clients.groups[].data.source",
-            "a remote source",
-            "set path to a folder or file",
-        ),
+        data.and_then(|data| without_feature(&data.source))
+            .map(|feature| not_built("spec.clients.groups[].data.source", feature)),
         refuse(
             data.is_some_and(|data| data.partition.is_some()),
             "spec.clients.groups[].data.partition",

@@ -43,6 +43,18 @@ fn a_round_begins_when_all_clients_have_joined() {
     assert_eq!(asked, [Action::Freeze, Action::Ask(0, first), Action::Ask(1, first)]);
 }
 
+/// The first checkpoint may take longer than a client may take for its answer.
+#[test]
+fn the_time_that_freezing_takes_is_not_the_clients() {
+    for turns in [false, true] {
+        let (mut rounds, _) = started(Rules { turns, ..rules(2, 2) });
+        rounds.frozen(20 * MINUTE);
+        assert_eq!(rounds.tick(29 * MINUTE, &[]), [], "turns: {turns}");
+        // A turn has its 10 minutes, a round of all at once 5 more for its quorum.
+        assert_eq!(rounds.deadline(), Some(if turns { 30 * MINUTE } else { 35 * MINUTE }), "turns: {turns}");
+    }
+}
+
 #[test]
 fn after_the_last_round_the_run_is_finished() {
     let (mut rounds, _) = started(rules(1, 1));

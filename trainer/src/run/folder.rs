@@ -179,7 +179,13 @@ impl Folder {
 }
 
 fn export<'a>(plan: &'a Plan, materials: &'a Materials, labels: &'a [String]) -> Export<'a> {
-    Export { lora: &materials.lora, base: &plan.model, labels, pad_id: materials.pad_id }
+    Export {
+        lora: &materials.lora,
+        base: plan.model.reference(),
+        revision: plan.model.revision(),
+        labels,
+        pad_id: materials.pad_id,
+    }
 }
 
 #[cfg(test)]

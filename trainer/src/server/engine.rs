@@ -190,7 +190,10 @@ impl<'a> Engine<'a> {
         let mut events = Vec::new();
         for action in actions {
             match action {
-                Action::Freeze => self.freeze(door)?,
+                Action::Freeze => {
+                    self.freeze(door)?;
+                    self.machine.frozen(clock());
+                }
                 Action::Ask(client, exchange) => self.ask(client, exchange, clock(), door)?,
                 Action::Abandon(client, exchange) => {
                     door.set_steps(client, None);

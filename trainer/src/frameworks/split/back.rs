@@ -178,7 +178,7 @@ impl BackStepper {
         let finite = gradients.iter().all(adapter::is_finite);
         check_loss(if finite { value } else { f64::NAN }, key, &self.client)?;
         let gradient = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
-        let stepped = self.pace.take(optimizer, &parameters, gradients);
+        let stepped = self.pace.take(optimizer, &parameters, &gradients);
         Ok(Trained { gradient, loss: value, stepped })
     }
 

@@ -98,12 +98,12 @@ impl SplitClient {
         let stepped = worker.compute(|| {
             let parameters = tensors(model, Part::Front(cut));
             if parameters.is_empty() {
-                return pace.take(optimizer, &parameters, Vec::new());
+                return pace.take(optimizer, &parameters, &[]);
             }
             // `backward` takes no outer gradient; the derivative of this sum by `hidden` is `gradient`, exactly.
             let sum = (&hidden * gradient).sum(hidden.kind());
             let gradients = Tensor::run_backward(&[&sum], &parameters, false, false);
-            pace.take(optimizer, &parameters, gradients)
+            pace.take(optimizer, &parameters, &gradients)
         });
         worker.meter.steps += u64::from(stepped);
         count_batch(&batch, model, Part::Front(cut), recipe, worker);

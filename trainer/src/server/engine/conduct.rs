@@ -8,9 +8,9 @@ use fedtune_crds::report::{ByteCount, Direction};
 use super::{Clock, Engine, Running, too_early};
 use crate::{
     adapter_files::starting_model,
-    data::{Example, Labels, encode},
+    data::{Labels, encode},
     events::Event as Progress,
-    frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes},
+    frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes, public_reads},
     local::check_evaluation,
     meter::Worker,
     models::Head,
@@ -46,7 +46,8 @@ impl Engine<'_> {
         let (base, initial) = (setup.base.share(), setup.initial.as_deref());
         let model = starting_model(base, &setup.lora, recipe.head, setup.plan.seed, labels.as_slice(), initial)?;
         let public = encode(&setup.public, &labels)?;
-        let public_reads = public.iter().map(Example::reads).sum();
+        let public_reads = public_reads(&public, recipe.head);
+        setup.plan.framework.check(setup.base.shape(), &recipe, public_reads)?;
         let all_data: Vec<_> = setup.all_data.drain(..).flatten().collect();
         let seat = ServerSeat {
             recipe: recipe.clone(),
