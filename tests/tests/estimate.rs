@@ -1,5 +1,7 @@
 //! `fedtune estimate` against the run that follows: bytes, operations, and the memory of a client's own process.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::{net::TcpListener, path::Path};
 
 use fedtune_tests::Bench;

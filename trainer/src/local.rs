@@ -179,7 +179,7 @@ pub fn train(
     for (step, indices) in batches.iter().enumerate() {
         let key = Key { step: step as u32, ..key };
         let (loss, gradients) = gradients(model, examples, indices, recipe, key, worker)?;
-        let stepped = worker.compute(|| pace.take(&mut optimizer, &parameters, gradients));
+        let stepped = worker.compute(|| pace.take(&mut optimizer, &parameters, &gradients));
         worker.meter.steps += u64::from(stepped);
         losses += loss;
     }

@@ -114,12 +114,11 @@ fn scalars(round: &RoundReport, so_far: &mut [f64; 2]) -> Vec<Scalar> {
         ("client_flops/total", Some(so_far[1])),
         ("seconds", Some(round.seconds)),
     ];
-    let scalar = |(tag, figure): (&str, Option<f64>)| scalar(tag, figure?);
-    figures.into_iter().filter_map(scalar).collect()
+    figures.into_iter().filter_map(|(tag, figure)| Some(scalar(tag, figure?))).collect()
 }
 
-fn scalar(tag: &str, figure: f64) -> Option<Scalar> {
-    Some(Scalar { tag: tag.to_owned(), simple_value: Some(figure as f32) })
+fn scalar(tag: &str, figure: f64) -> Scalar {
+    Scalar { tag: tag.to_owned(), simple_value: Some(figure as f32) }
 }
 
 fn record(event: &Event) -> Vec<u8> {
@@ -142,7 +141,7 @@ mod tests {
     #[test]
     fn records_are_those_that_tensorboard_writes() {
         let version = Event { wall_time: 1.5, file_version: Some(VERSION.to_owned()), ..Event::default() };
-        let value = [scalar("loss", 0.25), scalar("accuracy", 0.5)].into_iter().flatten().collect();
+        let value = vec![scalar("loss", 0.25), scalar("accuracy", 0.5)];
         let scalars = Event { wall_time: 2.5, step: 3, summary: Some(Summary { value }), file_version: None };
         let written = [record(&version), record(&scalars)].concat();
         let golden = "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c2b0000000000000\

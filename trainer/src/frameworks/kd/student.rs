@@ -93,7 +93,7 @@ impl Distillation {
                 let loss = |z: &Tensor| distillation_loss(z, &log_p, targets, self.temperature, self.lambda);
                 let again = recipe.gradient_checkpointing;
                 let (loss, gradients) = model.loss_and_gradients(&batch.tokens, Some(key), again, loss);
-                pace.take(&mut optimizer, &parameters, gradients);
+                pace.take(&mut optimizer, &parameters, &gradients);
                 loss
             });
             check_loss(loss, key, &worker.name)?;

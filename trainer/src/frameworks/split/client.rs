@@ -96,7 +96,7 @@ impl SplitClient {
         let (part, cut) = (self.part(), self.cut());
         let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
         let stepped = worker
-            .compute(|| pace.take(optimizer, &tensors(model, part), front_gradients(model, cut, &hidden, &gradient)));
+            .compute(|| pace.take(optimizer, &tensors(model, part), &front_gradients(model, cut, &hidden, &gradient)));
         worker.meter.steps += u64::from(stepped);
         count_batch(&batch, model, part, recipe, worker);
         Ok(loss)
@@ -131,7 +131,7 @@ impl SplitClient {
             // In the adapter's order: what follows the last block comes last.
             let mut gradients = front_gradients(model, cut, &hidden, &gradient);
             gradients.extend(of_head);
-            pace.take(optimizer, &tensors(model, part), gradients)
+            pace.take(optimizer, &tensors(model, part), &gradients)
         });
         worker.meter.steps += u64::from(stepped);
         count_batch(&batch, model, part, recipe, worker);

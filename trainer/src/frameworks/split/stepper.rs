@@ -159,7 +159,7 @@ impl BackStepper {
         // A loss may be a number where its gradients are none; such a step would ruin the back for all others.
         self.check_numbers(&gradients, key)?;
         let gradient = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
-        Ok(Moved { gradient, stepped: self.pace.take(optimizer, &parameters, gradients) })
+        Ok(Moved { gradient, stepped: self.pace.take(optimizer, &parameters, &gradients) })
     }
 
     fn check_numbers<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>, key: Key) -> Result<(), TrainError> {
