@@ -7,6 +7,7 @@
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
 //! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
+//! | `mounts.rs` | disks that turn read-only |
 //! | `program.rs` | the program: built, started, waited for |
 //! | `siege.rs` | server and clients that are killed and started again |
 //! | `tiny.rs` | a model and texts so small that a run takes a second |
@@ -15,6 +16,7 @@ mod bench;
 pub mod exposition;
 pub mod files;
 pub mod http;
+pub mod mounts;
 mod program;
 pub mod siege;
 pub mod tiny;

@@ -19,7 +19,10 @@ use crate::{
 mod apart;
 mod certs;
 pub mod environment;
+mod estimate;
 mod identity;
+mod merge;
+mod predict;
 mod report;
 mod run;
 mod signals;
@@ -64,6 +67,12 @@ pub enum Command {
     Client(apart::ClientArgs),
     /// Compares results that are there already.
     Report(report::ReportArgs),
+    /// Says what a spec will cost in each framework, before anything runs.
+    Estimate(estimate::EstimateArgs),
+    /// Puts an adapter into its base model, for any program that loads Hugging Face models.
+    Merge(merge::MergeArgs),
+    /// Asks a tuned model: the label of each text, with probabilities.
+    Predict(predict::PredictArgs),
     /// Makes a CA, certificates and join bundles for a run, or renews them.
     Certs(certs::CertsArgs),
 }
@@ -100,6 +109,9 @@ fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
         Command::Server(arguments) => apart::server(arguments, &events, watch),
         Command::Client(arguments) => apart::client(arguments, &events),
         Command::Report(arguments) => report::report(arguments),
+        Command::Estimate(arguments) => estimate::estimate(arguments, &events),
+        Command::Merge(arguments) => merge::merge(arguments),
+        Command::Predict(arguments) => predict::predict(arguments),
         Command::Certs(arguments) => certs::certs(arguments),
     }
 }

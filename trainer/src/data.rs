@@ -37,10 +37,9 @@ pub use partition::PartitionError;
 pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, LongResponse, Partition, Scope, Source};
 pub use read::ReadError;
 pub use tokenise::TokeniseError;
+pub(crate) use tokenise::{Texts, tokenise};
 
 use crate::sources::SourceError;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use tokenise::{Texts, tokenise};
 
 /// A text as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]

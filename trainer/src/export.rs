@@ -122,6 +122,8 @@ fn model_config(model: &Model, export: &Export<'_>) -> Value {
         "id2label": id2label,
         "label2id": label2id,
         "pad_token_id": export.pad_id,
+        // Which base it belongs to, as far as a number says it.
+        "vocab_size": model.shape().vocab,
     })
 }
 

@@ -16,7 +16,9 @@ use crate::{
     models::{Head, LoraSettings, Precision},
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
+    schedule::Schedule,
     sources::Origin,
+    stop::StopRules,
 };
 
 mod data;
@@ -51,14 +53,20 @@ pub struct Plan {
     pub data: DataPlan,
     /// The adapter.
     pub lora: LoraSettings,
+    /// Folder of the adapter to start from; none for a fresh one.
+    pub initial_adapter: Option<Origin>,
     /// Steps or epochs of a round.
     pub work: LocalWork,
     /// Examples of a batch.
     pub batch_size: usize,
+    /// Batches of an optimizer step.
+    pub accumulation: usize,
     /// How parameters move.
     pub optimizer: OptimizerSettings,
     /// Rounds and who takes part in them.
     pub rules: Rules,
+    /// When the run may end before its last round.
+    pub stop: StopRules,
     /// Ids of all clients, by ordinal.
     pub clients: Vec<ClientId>,
     /// Clients that have series of their own in the metrics.
@@ -152,13 +160,16 @@ impl Plan {
             threads: spec.training.threads as usize,
             data: data::parse(spec, needs.client_evaluates),
             lora: lora(&spec.tuning.lora),
+            initial_adapter: spec.tuning.lora.initial_adapter.as_ref().map(Origin::of),
             work: match spec.training.local_work() {
                 spec::LocalWork::Steps(steps) => LocalWork::Steps(steps as usize),
                 spec::LocalWork::Epochs(epochs) => LocalWork::Epochs(epochs as usize),
             },
             batch_size: spec.training.batch_size as usize,
+            accumulation: spec.training.gradient_accumulation.max(1) as usize,
             optimizer: optimizer(&spec.training),
             rules: rules(spec, needs),
+            stop: StopRules::of(&spec.stop),
             clients: client_ids(spec),
             max_client_series: spec.metrics.max_client_series as usize,
             spec: serde_json::to_value(spec).expect("a spec is made of JSON's own types"),
@@ -176,7 +187,9 @@ impl Plan {
     pub fn recipe(&self, labels: usize, pad_id: u32, lora: LoraSettings) -> Recipe {
         Recipe {
             work: self.work,
+            rounds: self.rules.rounds,
             batch_size: self.batch_size,
+            accumulation: self.accumulation,
             optimizer: self.optimizer.clone(),
             lora,
             head: self.head(labels),
@@ -225,9 +238,20 @@ fn optimizer(training: &spec::Training) -> OptimizerSettings {
     OptimizerSettings {
         rule,
         learning_rate,
+        schedule: schedule(&training.schedule),
         weight_decay: training.weight_decay.value(),
         gradient_clipping: training.gradient_clipping.value(),
     }
+}
+
+fn schedule(spec: &spec::Schedule) -> Schedule {
+    if let Some(linear) = spec.linear {
+        return Schedule::Linear { warmup: linear.warmup_steps.into() };
+    }
+    if let Some(cosine) = spec.cosine {
+        return Schedule::Cosine { warmup: cosine.warmup_steps.into() };
+    }
+    Schedule::Constant { warmup: spec.constant.unwrap_or_default().warmup_steps.into() }
 }
 
 fn rules(spec: &fedtune_crds::FederatedFineTuneSpec, needs: frameworks::Needs) -> Rules {

@@ -15,6 +15,7 @@ use fedtune_crds::report::RunReport;
 use thiserror::Error;
 
 use crate::{
+    adapter_files::AdapterError,
     checkpoint::CheckpointError,
     client::ClientError,
     data::DataError,
@@ -74,6 +75,9 @@ pub enum RunError {
     /// The adapter.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The adapter to start from.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -119,12 +123,20 @@ impl RunError {
             | Self::Length(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Listen(_) => true,
             Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
             Self::Server(error) => {
-                matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_) | ServerError::Saved { .. })
+                matches!(
+                    error,
+                    ServerError::CutLayer { .. }
+                        | ServerError::Unfit(_)
+                        | ServerError::Data(_)
+                        | ServerError::Adapter(_)
+                        | ServerError::Saved { .. }
+                )
             }
             Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
         }
@@ -143,6 +155,7 @@ impl RunError {
             | Self::Source(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Listen(_)
             | Self::Connect(_)
@@ -189,7 +202,11 @@ fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions)
         // What lies there may be another process's: nothing of it is overwritten.
         Err(error) if error.is_of_checkpoints() => Err(error),
         Err(error) => {
-            crate::report::write(&summary::failed(plan, &materials, &error.to_string()), folder.path())?;
+            let failed = summary::failed(plan, &materials, &error.to_string());
+            // What ended the run may be why this cannot be written either: the first error is the one to tell.
+            if let Err(unwritten) = crate::report::write(&failed, folder.path()) {
+                tracing::warn!("{unwritten}");
+            }
             Err(error)
         }
     }

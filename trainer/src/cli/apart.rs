@@ -223,12 +223,7 @@ fn run_client(
 ) -> Result<(), RunError> {
     let Seat { ordinal, server, identity } = seat;
     let materials = shelf(&arguments.spec, events).take_for(plan, Scope::Client(ordinal))?;
-    let options = ConnectOptions {
-        terms: local::terms(&materials.run_hash),
-        identity,
-        patience: Duration::from_secs(arguments.patience),
-        runtime: runtime.clone(),
-    };
+    let options = ConnectOptions { identity, ..ConnectOptions::plain(local::terms(&materials.run_hash), runtime) };
     let slots = Slots::of_this_machine(plan.threads);
     let folder = Folder::of(&arguments.out, plan);
     let needs = plan.framework.needs();
@@ -238,7 +233,8 @@ fn run_client(
     }
     let state = arguments.state.as_deref().unwrap_or(folder.path());
     let setup = local::client_setup(plan, &materials, Kept::In(state), ordinal, &slots, events)?;
-    let mut dialer = Dialer::new(&server, options, setup.incarnation);
+    let patience = Duration::from_secs(arguments.patience);
+    let mut dialer = Dialer::new(&server, options, patience, setup.incarnation);
     events.tell(Event::Disconnected { reason: format!("waits for the server at {server}") });
     let mut finished =
         work(setup, &mut dialer).map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;

@@ -109,6 +109,7 @@ fn the_models_configuration_has_the_labels_in_the_order_of_the_logits() {
         "id2label": {"0": "eggs", "1": "ham", "2": "spam"},
         "label2id": {"eggs": 0, "ham": 1, "spam": 2},
         "pad_token_id": 7,
+        "vocab_size": model(&lora()).shape().vocab,
     });
     assert_eq!(read_json(&adapter, "config.json"), expected);
 }

@@ -171,15 +171,17 @@ impl ServerHalf for FedLlmServer {
         self.uploads.remove(&client);
     }
 
-    fn close(&mut self, _exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
+    fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
         let uploads = std::mem::take(&mut self.uploads);
-        let ServerSeat { worker, model, .. } = &mut self.seat;
+        let ServerSeat { worker, model, recipe, .. } = &mut self.seat;
+        // The server takes one step a round, so the schedule counts rounds.
+        let factor = recipe.optimizer.schedule.factor(u64::from(exchange.round - 1), recipe.rounds.into());
         worker.compute(|| {
             let counted = answered.iter().filter_map(|(k, examples)| Some((*examples as f64, &uploads.get(k)?[..])));
             let mean = weighted_means(counted);
             match self.upload {
                 Upload::Parameters => adapter::assign(model, Part::Whole, &mean),
-                Upload::Gradients => self.optimizer.step(&tensors(model, Part::Whole), &mean),
+                Upload::Gradients => self.optimizer.step(&tensors(model, Part::Whole), &mean, factor),
             }
         });
         Ok(())

@@ -17,7 +17,6 @@ pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
         sources(spec),
         model_and_tuning(spec),
         training(&spec.training),
-        stop(spec),
         spec.clients.groups.iter().flat_map(group).collect(),
     ];
     lists.into_iter().flatten().collect()
@@ -52,50 +51,20 @@ fn not_built(field: &'static str, feature: &str) -> Refused {
 }
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
+    let adapter = spec.tuning.lora.initial_adapter.as_ref().and_then(without_feature);
+    [adapter.map(|feature| not_built("spec.tuning.lora.initialAdapter", feature))].into_iter().flatten().collect()
+}
+
+fn training(training: &Training) -> Vec<Refused> {
     [refuse(
-        spec.tuning.lora.initial_adapter.is_some(),
-        "spec.tuning.lora.initialAdapter",
-        "an adapter to start from",
-        "leave it out",
+        training.gradient_checkpointing,
+        "spec.training.gradientCheckpointing",
+        "activations computed twice",
+        "leave it out, or set false",
     )]
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn training(training: &Training) -> Vec<Refused> {
-    [
-        refuse(
-            training.gradient_accumulation > 1,
-            "spec.training.gradientAccumulation",
-            "several batches a step",
-            "leave it out, or set 1",
-        ),
-        refuse(
-            training.gradient_checkpointing,
-            "spec.training.gradientCheckpointing",
-            "activations computed twice",
-            "leave it out, or set false",
-        ),
-        refuse(
-            training.schedule.linear.is_some() || training.schedule.cosine.is_some(),
-            "spec.training.schedule",
-            "a learning rate that changes",
-            "leave it out, or set constant: {}",
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn stop(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let stop = &spec.stop;
-    let rules = stop.target_accuracy.is_some()
-        || stop.max_bytes.is_some()
-        || stop.max_client_flops.is_some()
-        || stop.patience.is_some();
-    refuse(rules, "spec.stop", "an early end", "leave it out: the run ends after training.rounds").into_iter().collect()
 }
 
 fn group(group: &Group) -> Vec<Refused> {

@@ -1,7 +1,7 @@
 //! Device, base model, tokenizer and data of a run; the base is read once for all specs of a call that share it.
 //! Must not start anything.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use fedtune_crds::hex;
 use sha2::{Digest, Sha256};
@@ -10,9 +10,12 @@ use thiserror::Error;
 
 use super::RunError;
 use crate::{
+    adapter_files::AdapterFiles,
     data::{self, Corpus, Scope},
     events::{Event, Events},
-    models::{Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets},
+    models::{
+        Architecture, Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets,
+    },
     plan::{DeviceChoice, Plan, Task},
     server::check_cut,
     sources::{Access, Fetcher, Origin, Wanted},
@@ -25,6 +28,8 @@ pub struct Materials {
     pub base: Base,
     /// The adapter, its targets resolved against the model.
     pub lora: LoraSettings,
+    /// The adapter that everyone starts from; none for a fresh one.
+    pub initial: Option<Arc<AdapterFiles>>,
     /// What fills a batch.
     pub pad_id: u32,
     /// Everyone's records, as far as this process may see them.
@@ -88,14 +93,16 @@ impl Shelf {
         self.load(plan, device)?;
         let loaded = self.loaded.as_ref().expect("it has just been loaded");
         let base = loaded.base.share();
-        let lora = LoraSettings { target_modules: targets(plan, &base), ..plan.lora.clone() };
+        let lora = LoraSettings { target_modules: targets(plan, base.architecture()), ..plan.lora.clone() };
         resolve_targets(base.shape(), &lora)?;
         check_length(plan, &base)?;
         check_cut(plan, &base)?;
-        let cache = self.cache.as_deref();
-        let corpus = data::load(&plan.data, scope, &loaded.tokenizer, &self.fetcher, cache, &self.events)?;
+        let initial = self.initial_adapter(plan, &base, &lora)?;
+        let (tokenizer, cache) = (&loaded.tokenizer, self.cache.as_deref());
+        let corpus = data::load(&plan.data, scope, tokenizer, &self.fetcher, cache, &self.events)?;
         Ok(Materials {
-            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash),
+            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash, initial.as_deref()),
+            initial,
             model_name: format!("{} ({} blocks)", plan.model.name(), base.shape().blocks),
             device_words: device_words(device, plan.precision),
             pad_id: loaded.tokenizer.pad_id,
@@ -116,6 +123,21 @@ impl Shelf {
         };
         self.loaded = Some(loaded);
         Ok(())
+    }
+
+    /// Reads the adapter to start from, and refuses one of another base or with other settings. Its labels are compared once
+    /// the run's are frozen.
+    fn initial_adapter(
+        &self,
+        plan: &Plan,
+        base: &Base,
+        lora: &LoraSettings,
+    ) -> Result<Option<Arc<AdapterFiles>>, RunError> {
+        let Some(origin) = &plan.initial_adapter else { return Ok(None) };
+        let initial = AdapterFiles::read(&self.fetcher.fetch(origin, Wanted::Adapter)?)?;
+        initial.check_base(base.shape())?;
+        initial.check_settings(base.shape(), lora)?;
+        Ok(Some(Arc::new(initial)))
     }
 
     fn read(&self, key: (Origin, LoadOptions)) -> Result<Loaded, RunError> {
@@ -145,17 +167,18 @@ fn check_length(plan: &Plan, base: &Base) -> Result<(), LengthError> {
 }
 
 /// The spec's target modules, else those that the architecture's adapters usually take.
-fn targets(plan: &Plan, base: &Base) -> Vec<String> {
+pub fn targets(plan: &Plan, architecture: Architecture) -> Vec<String> {
     if plan.lora.target_modules.is_empty() {
-        base.architecture().default_targets().iter().map(ToString::to_string).collect()
+        architecture.default_targets().iter().map(ToString::to_string).collect()
     } else {
         plan.lora.target_modules.clone()
     }
 }
 
-fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str) -> String {
+fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str, initial: Option<&AdapterFiles>) -> String {
     let mut hash = Sha256::new();
-    for part in [plan.spec_hash.as_str(), base.hash().as_str(), tokenizer_hash] {
+    let (base, initial) = (base.hash(), initial.map(|initial| initial.hash.as_str()));
+    for part in [&plan.spec_hash, &base, tokenizer_hash].into_iter().chain(initial) {
         hash.update(part);
         hash.update([0]);
     }
