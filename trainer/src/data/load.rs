@@ -19,8 +19,8 @@ use crate::{
     sources::Fetcher,
 };
 
-/// Loads what `scope` covers, brought by `fetcher` where it is not on this machine. With a `cache` folder, tokens are kept
-/// there from one run to the next.
+/// Loads what `scope` covers, brought by `fetcher` where it is not on this machine. With a `cache`
+/// folder, tokens are kept there from one run to the next.
 ///
 /// The same plan gives a client the same records in every scope and for every framework. Equal texts of the common
 /// source are all held out or all private, and no client keeps a text of the public set. Only between sources of their
