@@ -122,7 +122,7 @@ enum Kind {
 /// A row as pieces, with the answers to choose from in the place of what is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pieces {
-    pieces: Vec<Piece>,
+    row: Vec<Piece>,
     choices: Vec<String>,
     right: usize,
 }
@@ -130,7 +130,7 @@ pub(super) struct Pieces {
 impl Pieces {
     /// The texts that must be tokenised.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().map(|piece| piece.text.as_str()).chain(self.choices.iter().map(String::as_str))
+        self.row.iter().map(|piece| piece.text.as_str()).chain(self.choices.iter().map(String::as_str))
     }
 }
 
@@ -155,7 +155,7 @@ impl Composer<'_> {
                 // A text that ends, so that the model learns when to end.
                 let pieces =
                     [row.text.as_str(), self.chat.eos()].map(|text| Piece { text: text.to_owned(), kind: Kind::Said });
-                Ok(Pieces { pieces: pieces.into(), ..Pieces::default() })
+                Ok(Pieces { row: pieces.into(), ..Pieces::default() })
             }
             Said::Turns(turns) => self.conversation(turns).map_err(chat),
             Said::Response(choices) => {
@@ -193,12 +193,12 @@ impl Composer<'_> {
         let mut pieces = self.prompt(prompt)?;
         let asked = self.asked(prompt);
         let said = |response: &str| self.said_after(&asked, response);
-        let Some(response) = response else { return Ok(Pieces { pieces, ..Pieces::default() }) };
+        let Some(response) = response else { return Ok(Pieces { row: pieces, ..Pieces::default() }) };
         pieces.push(Piece { text: said(response)?, kind: Kind::Said });
         let right = choices.iter().position(|choice| choice == response);
         let choices = if right.is_some() { choices } else { &[] };
         let choices = choices.iter().map(|choice| said(choice)).collect::<Result<_, _>>()?;
-        Ok(Pieces { pieces, choices, right: right.unwrap_or(0) })
+        Ok(Pieces { row: pieces, choices, right: right.unwrap_or(0) })
     }
 
     /// What the template writes for an answer after `asked`.
@@ -230,7 +230,7 @@ impl Composer<'_> {
             pieces.push(Piece { text: said.to_owned(), kind: Kind::Said });
             written = before + said;
         }
-        Ok(Pieces { pieces, ..Pieces::default() })
+        Ok(Pieces { row: pieces, ..Pieces::default() })
     }
 }
 
@@ -261,7 +261,7 @@ impl<'a> Assembler<'a> {
     pub(super) fn record(&mut self, row: &Row, pieces: &Pieces) -> Result<Record, DataError> {
         let choices: Vec<Vec<u32>> = pieces.choices.iter().map(|text| self.tokens_of(text).to_vec()).collect();
         let room = self.room_for_prompt(row, pieces, &choices)?;
-        let (tokens, said) = self.join(&pieces.pieces, room);
+        let (tokens, said) = self.join(&pieces.row, room);
         let start = said.iter().position(|said| *said).unwrap_or(said.len());
         let room = self.max_length - start.min(self.max_length);
         let choices = choices.into_iter().map(|choice| choice[..choice.len().min(room)].to_vec()).collect();
@@ -279,8 +279,8 @@ impl<'a> Assembler<'a> {
     /// How many tokens the prompt's own text may take, so that the longest answer fits behind it.
     fn room_for_prompt(&mut self, row: &Row, pieces: &Pieces, choices: &[Vec<u32>]) -> Result<usize, DataError> {
         let length = self.max_length;
-        let fixed = self.start.len() + self.count(&pieces.pieces, Kind::Fixed);
-        let said = self.count(&pieces.pieces, Kind::Said);
+        let fixed = self.start.len() + self.count(&pieces.row, Kind::Fixed);
+        let said = self.count(&pieces.row, Kind::Said);
         let longest = choices.iter().map(Vec::len).chain([said]).max().unwrap_or(0);
         match &row.said {
             // A text is cut like any text.

@@ -168,7 +168,9 @@ fn a_language_model_is_exported_as_peft_has_it_without_a_head() {
         assert_eq!(config["task_type"], "CAUSAL_LM", "{name}");
         assert_eq!(config["modules_to_save"], Value::Null, "{name}");
         assert_eq!(config["fan_in_fan_out"], inputs_first, "{name}");
-        let expected = json!({"architectures": [class], "model_type": model_type, "pad_token_id": 2});
+        let vocabulary = case.model(&golden).shape().vocab;
+        let expected =
+            json!({"architectures": [class], "model_type": model_type, "pad_token_id": 2, "vocab_size": vocabulary});
         assert_eq!(read_json(&adapter, "config.json"), expected, "{name}");
         let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
         let written = SafeTensors::deserialize(&bytes).unwrap();

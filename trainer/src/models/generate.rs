@@ -164,7 +164,8 @@ impl Choice {
         match self {
             Self::Greedy => Ok(()),
             Self::Sample { temperature, top_p, key: _ } => {
-                let wrong = [("temperature", temperature), ("top_p", top_p)].into_iter().find(|(_, n)| !(*n > 0.0));
+                let wrong =
+                    [("temperature", temperature), ("top_p", top_p)].into_iter().find(|(_, n)| n.is_nan() || *n <= 0.0);
                 wrong.map_or(Ok(()), |(field, n)| Err(GenerateError::NotPositive { field, found: n.to_string() }))
             }
         }

@@ -20,6 +20,7 @@ use crate::random::Key;
 
 /// What `config.json` says, or the metadata of a GGUF file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the switches of a configuration that others define")]
 pub(super) struct Config {
     pub(super) vocab_size: usize,
     pub(super) hidden_size: usize,

@@ -165,7 +165,7 @@ mod tests {
             let golden = tensors(&case.name);
             let (model, tokens) = (case.model(&golden), batch(&golden));
             let both = |recompute| model.loss_and_gradients(&tokens, None, recompute, |z| loss(z, &golden["labels"]));
-            assert_same(&case.name, &model, both(false), both(true));
+            assert_same(&case.name, &model, &both(false), &both(true));
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let key = Key { seed: 1, client: 2, round: 3, step: 4 };
         let both =
             |key, recompute| model.loss_and_gradients(&batch(&golden), key, recompute, |z| loss(z, &golden["labels"]));
-        assert_same("with dropout", &model, both(Some(key), false), both(Some(key), true));
+        assert_same("with dropout", &model, &both(Some(key), false), &both(Some(key), true));
         assert!((both(Some(key), true).0 - both(None, true).0).abs() > 1e-6, "dropout was on");
     }
 
@@ -194,7 +194,7 @@ mod tests {
             let model = Model::new(base, &lora, Head::Language, 5).unwrap();
             let both =
                 |recompute| model.loss_and_gradients(&batch(&golden), None, recompute, |z| loss(z, &golden["labels"]));
-            assert_same(target, &model, both(false), both(true));
+            assert_same(target, &model, &both(false), &both(true));
         }
     }
 
@@ -211,7 +211,7 @@ mod tests {
                     model.back_loss_and_gradients(cut, front.hidden(), given, None, |z| loss(z, &golden["labels"]));
                 let (mut gradients, _) = model.backward_kept(&front, gradient, false);
                 gradients.append(&mut back);
-                assert_same(&format!("{} cut at {cut}", case.name), &model, whole_copy(&whole), (value, gradients));
+                assert_same(&format!("{} cut at {cut}", case.name), &model, &whole_copy(&whole), &(value, gradients));
             }
         }
     }
@@ -240,7 +240,7 @@ mod tests {
         (*loss, gradients.iter().map(Tensor::shallow_clone).collect())
     }
 
-    fn assert_same(what: &str, model: &Model, plain: (f64, Vec<Tensor>), again: (f64, Vec<Tensor>)) {
+    fn assert_same(what: &str, model: &Model, plain: &(f64, Vec<Tensor>), again: &(f64, Vec<Tensor>)) {
         assert!(plain.0.to_bits() == again.0.to_bits(), "{what}: losses {} and {}", plain.0, again.0);
         assert_eq!(plain.1.len(), again.1.len(), "{what}");
         for ((plain, again), parameter) in plain.1.iter().zip(&again.1).zip(model.adapter().parameters()) {

@@ -24,7 +24,7 @@ pub(super) enum Config {
     Bert(bert::Config),
     Gpt2(gpt2::Config),
     /// Also its near relatives; the second says which.
-    Llama(llama::Config, Architecture),
+    Llama(Box<llama::Config>, Architecture),
 }
 
 /// As it is read.
@@ -45,7 +45,7 @@ impl Config {
             Architecture::Bert => Self::Bert(parse(path, json)?),
             Architecture::Gpt2 => Self::Gpt2(parse(path, json)?),
             Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => {
-                Self::Llama(parse(path, json)?, architecture)
+                Self::Llama(Box::new(parse(path, json)?), architecture)
             }
         })
     }

@@ -33,7 +33,7 @@ impl Metadata<'_> {
         match architecture {
             Architecture::Gpt2 => self.gpt2().map(Config::Gpt2),
             Architecture::Llama | Architecture::Qwen2 | Architecture::Mistral | Architecture::Bert => {
-                Ok(Config::Llama(self.llama(architecture.model_type())?, architecture))
+                Ok(Config::Llama(Box::new(self.llama(architecture.model_type())?), architecture))
             }
         }
     }

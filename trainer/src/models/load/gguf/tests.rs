@@ -285,7 +285,7 @@ struct GoldenTokenizer {
     ids: std::collections::BTreeMap<String, Vec<Vec<u32>>>,
 }
 
-/// Golden: GPT2Tokenizer and Qwen2Tokenizer of transformers with the same vocabulary.
+/// Golden: `GPT2Tokenizer` and `Qwen2Tokenizer` of transformers with the same vocabulary.
 #[test]
 fn texts_are_split_as_transformers_splits_them_for_gpt2_and_qwen2() {
     let golden: GoldenTokenizer = crate::models::golden::json("gguf_tokenizers.json");
