@@ -234,7 +234,7 @@ pub fn forward_flops(model: &Model, examples: &[Example], recipe: &Recipe) -> f6
         let seq = batch.iter().map(|&index| examples[index].tokens.len()).max().unwrap_or(0);
         let reads = batch.iter().map(|&index| examples[index].reads()).sum();
         let size = BatchSize { rows: batch.len(), seq, reads };
-        flops::forward(model.shape(), Part::Whole, &recipe.lora, recipe.head, size)
+        flops::forward_of(model, Part::Whole, &recipe.lora, size)
     };
     batches(examples, recipe.batch_size).iter().map(batch_flops).sum()
 }

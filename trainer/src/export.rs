@@ -7,7 +7,8 @@ use std::{
 };
 
 use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tch::TchError;
 use thiserror::Error;
 
 use crate::{
@@ -15,6 +16,10 @@ use crate::{
     models::{LoraSettings, Model, Parameter},
     wire::{Element, WireError, WireTensor},
 };
+
+mod condense;
+
+pub use condense::{PROBES, condense};
 
 /// What the adapter's files say beside its weights.
 #[derive(Debug)]
@@ -46,6 +51,9 @@ pub enum ExportError {
     /// The file format.
     #[error("the adapter cannot be written: {0}")]
     Format(#[from] SafeTensorError),
+    /// What is beside the base cannot be decomposed.
+    #[error("the adapter cannot be written: its singular values cannot be found: {0}")]
+    Singular(#[from] TchError),
 }
 
 /// Writes `adapter_model.safetensors`, `adapter_config.json` and `config.json` to `folder`, whole or not at all.
@@ -84,7 +92,7 @@ fn view(tensor: &WireTensor) -> Result<(&str, TensorView<'_>), SafeTensorError> 
 /// `adapter_config.json` as PEFT 0.21 reads it.
 fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
     let lora = export.lora;
-    json!({
+    let mut config = json!({
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
         "base_model_name_or_path": export.base.to_string_lossy(),
@@ -98,7 +106,25 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
         "fan_in_fan_out": false,
         "init_lora_weights": true,
         "inference_mode": true,
-    })
+    });
+    let (ranks, alphas) = patterns(model, lora);
+    if !ranks.is_empty() {
+        config["rank_pattern"] = ranks.into();
+        config["alpha_pattern"] = alphas.into();
+    }
+    config
+}
+
+/// Modules whose pair has a rank of its own, with it and with the alpha that leaves the scale what it is.
+fn patterns(model: &Model, lora: &LoraSettings) -> (Map<String, Value>, Map<String, Value>) {
+    let modules = model.adapter().targets().iter().zip(model.adapter().pairs());
+    let ranks = modules.map(|(module, [a, _])| (module, a.tensor.size()[0] as usize));
+    let others = ranks.filter(|(_, rank)| *rank != lora.rank);
+    let pattern = |(module, rank): (&String, usize)| {
+        let of_one = LoraSettings { rank, alpha: 1.0, ..lora.clone() }.scale();
+        ((module.clone(), json!(rank)), (module.clone(), json!(lora.scale() / of_one)))
+    };
+    others.map(pattern).unzip()
 }
 
 /// Ends of module names; what stands for all of them is a text of its own, for in a list PEFT takes it for a name.

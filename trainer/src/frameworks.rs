@@ -3,7 +3,7 @@
 //!
 //! | | `fedllm` | `kd` | `split` | `central` | `local_only` |
 //! |---|---|---|---|---|---|
-//! | server sends | adapter | its student's logits on the public set | adapter of the front | nothing | nothing |
+//! | server sends | adapter, or what to add beside the base | its student's logits on the public set | adapter of the front | nothing | nothing |
 //! | during the round | nothing | nothing | activations up, their gradients down | nothing | nothing |
 //! | client uploads | adapter, or its gradient | its logits on the public set | adapter of the front | | figures |
 //! | server does | mean, weighted by examples | mean of logits, distils into its student | runs the back, averages fronts | trains on all data | nothing |
@@ -39,6 +39,7 @@ mod settings;
 pub mod split;
 
 pub(crate) use adapter::payload_kind;
+pub(crate) use settings::ranks;
 pub use settings::{Refused, parse};
 
 /// A framework: what its rounds look like, and how to make its halves.
@@ -61,6 +62,17 @@ pub trait Framework: Debug + Send + Sync {
     /// Units of work in a round, for progress: `local` steps of all `clients` together, and what comes on top.
     fn units(&self, _clients: u64, local: u64) -> u64 {
         local
+    }
+
+    /// Whether what clients keep from round to round is the same for all: then a client goes on from the newest also
+    /// where it did not take part in it.
+    fn shares_state(&self) -> bool {
+        false
+    }
+
+    /// Rank of the server's own adapter, where the clients' ranks rather than `rank` decide it.
+    fn global_rank(&self, rank: usize) -> usize {
+        rank
     }
 
     /// The last block that the cut may follow and where it is set, for a check against the model; most need none.
@@ -101,8 +113,10 @@ pub struct PayloadFacts<'a> {
     pub client: Client,
     /// The model.
     pub shape: &'a ModelShape,
-    /// Adapter and head.
+    /// The server's adapter, and the head.
     pub recipe: &'a Recipe,
+    /// Who answered in the round before; nobody in the first.
+    pub before: &'a [Client],
     /// States that a head reads on all public examples: one of each for a classifier.
     pub public_reads: usize,
     /// The client's steps of the round.

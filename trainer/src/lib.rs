@@ -18,6 +18,7 @@ pub mod fuzzing;
 pub mod identity;
 pub mod local;
 pub mod logs;
+pub mod low_rank;
 pub mod meter;
 pub mod models;
 pub mod optimizer;

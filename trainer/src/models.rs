@@ -8,6 +8,7 @@
 //! | `head.rs` | what a model ends in: a classifier, or the vocabulary |
 //! | `linear.rs`, `attention.rs`, `rope.rs` | what the architectures share |
 //! | `lora.rs` | the adapter: its parameters, their order, names and initial values |
+//! | `residual.rs` | what earlier rounds left beside frozen weights |
 //! | `base.rs` | frozen weights, one copy for everybody in the process |
 //! | `cut.rs` | a model as front and back |
 //! | `load.rs` | Hugging Face folders and GGUF files into frozen base weights |
@@ -24,6 +25,7 @@ mod llama;
 mod load;
 mod lora;
 mod names;
+mod residual;
 mod rope;
 mod shape;
 mod tokens;
@@ -36,6 +38,7 @@ pub use cut::{Model, Part};
 pub use head::Head;
 pub use load::{LoadError, LoadedTokenizer, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
+pub use residual::Residual;
 pub use shape::{Architecture, LinearShape, ModelShape};
 pub use tokens::Tokens;
 

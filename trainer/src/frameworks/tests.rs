@@ -23,29 +23,29 @@ use crate::{
 };
 
 /// A run with clients of 10, 11, 12, ... examples.
-fn run_with_unequal_clients(plan: &Plan) -> Ended {
+pub(super) fn run_with_unequal_clients(plan: &Plan) -> Ended {
     let clients = (0..plan.clients.len()).map(|k| records(10 + k, k as u64)).collect();
     run(plan, &materials(plan, clients), Kept::Nowhere, &Events::silent()).unwrap()
 }
 
-fn one_client(framework: &str, sets: &[&str]) -> Plan {
+pub(super) fn one_client(framework: &str, sets: &[&str]) -> Plan {
     plan(framework, &[sets, &["clients.groups[0].replicas=1"]].concat())
 }
 
 /// All values of the global adapter, in its order.
-fn adapter_of(ended: &Ended) -> Vec<f32> {
+pub(super) fn adapter_of(ended: &Ended) -> Vec<f32> {
     values(ended.outcome.half.model().expect("this framework has a global model"))
 }
 
-fn values(model: &Model) -> Vec<f32> {
+pub(super) fn values(model: &Model) -> Vec<f32> {
     flat(&adapter::snapshot(model, Part::Whole))
 }
 
-fn flat(tensors: &[Tensor]) -> Vec<f32> {
+pub(super) fn flat(tensors: &[Tensor]) -> Vec<f32> {
     tensors.iter().flat_map(|tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap()).collect()
 }
 
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
@@ -62,7 +62,7 @@ fn train_plainly(plan: &Plan, records: &[Record]) -> Vec<f32> {
     values(&model)
 }
 
-fn fresh(plan: &Plan) -> (Model, Recipe) {
+pub(super) fn fresh(plan: &Plan) -> (Model, Recipe) {
     let materials = materials(plan, Vec::new());
     let model = Model::new(materials.base, &plan.lora, Head::Classifier(3), plan.seed).unwrap();
     (model, plan.recipe(3, 0, plan.lora.clone()))
@@ -73,7 +73,7 @@ pub(super) fn tiny() -> (Model, Recipe) {
     fresh(&plan("fedLLM: {}", &[]))
 }
 
-fn worker() -> Worker {
+pub(super) fn worker() -> Worker {
     Worker::new("silo/0", Slots::new(1, 1), Events::silent())
 }
 
@@ -308,6 +308,7 @@ fn reference_payloads_are_met_to_the_byte() {
         client: 0,
         shape: base.shape(),
         recipe: &recipe,
+        before: &[],
         public_reads: 1000,
         steps: StepSizes { rows: 8, tokens: 8 * 512 },
     };
@@ -329,7 +330,7 @@ fn reference_payloads_are_met_to_the_byte() {
 fn a_run_counts_flops_tokens_and_steps_of_each_client() {
     let ended = run_with_unequal_clients(&plan("fedLLM: {}", &[]));
     let plan = plan("fedLLM: {}", &[]);
-    for client in ended.outcome.account.clients(&plan, 2) {
+    for client in ended.outcome.account.clients(&plan) {
         assert_eq!(client.steps, 4);
         assert!(client.flops.train > 0.0 && client.tokens.real > 0, "{client:?}");
     }

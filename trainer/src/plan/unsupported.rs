@@ -106,7 +106,6 @@ fn stop(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
 fn group(group: &Group) -> Vec<Refused> {
     let data = group.data.as_ref();
     [
-        refuse(group.rank.is_some(), "spec.clients.groups[].rank", "a rank of the group's own", "leave it out"),
         refuse(
             group.cut_layer.is_some(),
             "spec.clients.groups[].cutLayer",

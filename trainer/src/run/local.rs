@@ -180,7 +180,7 @@ pub fn client_setup<'a>(
         incarnation: uid::incarnation(plan, ordinal),
         keep: kept.of_client(plan, materials, ordinal)?,
         base: materials.base.share(),
-        lora: materials.lora.clone(),
+        lora: plan.lora_of(ordinal, &materials.lora),
         pad_id: materials.pad_id,
         train: corpus.clients[ordinal].clone(),
         public: if needs.public { corpus.public.clone() } else { Vec::new() },

@@ -25,12 +25,15 @@ use world::{Ending, World};
 const SEEDS: u64 = 50;
 
 /// Every framework with clients, in its variants.
-const FRAMEWORKS: [&str; 5] = [
+const FRAMEWORKS: [&str; 8] = [
     "fedLLM: {}",
     "kdFedLLM: {distillationSteps: 1}",
     "splitFedLLM: {variant: V1, cutLayer: 1}",
     "splitFedLLM: {variant: V2, cutLayer: 1}",
     "localOnly: {}",
+    "fedLLM: {aggregation: FLoRA}",
+    "fedLLM: {aggregation: FedExLoRA}",
+    "fedLLM: {aggregation: FFALoRA, serverOptimizer: {fedYogi: {}}}",
 ];
 
 /// A run whose timeouts outlast every outage: whoever is missing is waited for.
@@ -137,6 +140,17 @@ simulations! {
     whatever_breaks_split_v1_ends_with_the_same_bits, an_impatient_split_v1_run_keeps_its_account: 2;
     whatever_breaks_split_v2_ends_with_the_same_bits, an_impatient_split_v2_run_keeps_its_account: 3;
     whatever_breaks_local_only_ends_with_the_same_bits, an_impatient_local_only_run_keeps_its_account: 4;
+    whatever_breaks_flora_ends_with_the_same_bits, an_impatient_flora_run_keeps_its_account: 5;
+}
+
+#[test]
+fn whatever_breaks_fedex_ends_with_the_same_bits() {
+    ends_with_the_same_bits(6);
+}
+
+#[test]
+fn whatever_breaks_a_server_optimizer_ends_with_the_same_bits() {
+    ends_with_the_same_bits(7);
 }
 
 #[test]
