@@ -17,6 +17,17 @@ pub(crate) fn distillation_needs_a_public_set() -> Rule {
     )
 }
 
+/// A classifier has nothing to say.
+pub(crate) fn only_language_models_answer() -> Rule {
+    rule(
+        "self.model.task == 'CausalLM' || !(has(self.data.columns.prompt) || has(self.data.columns.messages) \
+         || has(self.data.systemPrompt))",
+        ".model.task",
+        "prompts, messages and systemPrompt are for language models; set model.task: CausalLM, or name columns.text and \
+         columns.label",
+    )
+}
+
 /// Only Split-FedLLM has a cut.
 pub(crate) fn only_split_cuts_groups() -> Rule {
     rule(

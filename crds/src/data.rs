@@ -20,6 +20,8 @@ use crate::{
     "labelMap gives folders their labels; set format: Folders or leave it out"))]
 #[x_kube(validation = ("!has(self.partition.preSplit) || has(self.source.path)",
     "preSplit reads <path>/<group>/<index>, so source must be a path"))]
+#[x_kube(validation = ("!has(self.columns.prompt) || has(self.columns.response)",
+    "a language model learns to answer; set columns.response, and leave it out for a public set of bare prompts alone"))]
 pub struct Data {
     /// Where the training examples are; a group may have its own.
     pub source: Source,
@@ -44,6 +46,11 @@ pub struct Data {
     /// A response that does not fit into `training.maxSequenceLength`: `Truncate` cuts it, `Refuse` ends the run.
     #[serde(default)]
     pub long_response: LongResponse,
+    /// CausalLM: stands before every prompt, as the chat template's system message. Left out, what the template says
+    /// by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 10000))]
+    pub system_prompt: Option<String>,
     /// Which client holds which example of the one source.
     #[serde(default)]
     pub partition: Partition,
@@ -76,6 +83,12 @@ pub enum Format {
 /// or `messages`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.response) || has(self.prompt)",
+    "a response answers a prompt; set columns.prompt too, or columns.messages alone"))]
+#[x_kube(validation = ("!has(self.choices) || has(self.response)",
+    "choices are answers to choose the response from; set columns.response too"))]
+#[x_kube(validation = ("!(has(self.messages) && has(self.prompt))",
+    "messages hold prompts and responses; set columns.messages alone, or columns.prompt and columns.response"))]
 pub struct Columns {
     /// The text.
     #[serde(default = "text")]
@@ -97,7 +110,8 @@ pub struct Columns {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub messages: Option<String>,
-    /// A list of answers, the right one being `label`: accuracy is then the share ranked right.
+    /// A list of answers, the right one being the response: accuracy is then the share ranked right. Left out,
+    /// `data.labels` where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub choices: Option<String>,

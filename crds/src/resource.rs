@@ -48,6 +48,7 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = between::distillation_needs_a_public_set())]
+#[x_kube(validation = between::only_language_models_answer())]
 #[x_kube(validation = between::only_split_cuts_groups())]
 #[x_kube(validation = between::one_server_half_has_one_cut())]
 #[x_kube(validation = between::unequal_ranks_need_a_way_to_combine())]

@@ -102,7 +102,8 @@ fn set_fields(value: &Value, path: &str, into: &mut BTreeSet<String>) {
 }
 
 /// Alternatives that `full.yaml` cannot set together with the ones it sets, and parts it shows elsewhere.
-const ALTERNATIVES: [&str; 10] = [
+const ALTERNATIVES: [&str; 11] = [
+    ".data.columns.messages",
     ".framework.kdFedLLM",
     ".framework.splitFedLLM",
     ".framework.central",

@@ -30,6 +30,26 @@ const BROKEN: &[(&[&str], &str)] = &[
         "spec.data.public: kdFedLLM exchanges logits on a public set; set data.public, for example {examples: 128}",
     ),
     (
+        &["data.systemPrompt=Be kind."],
+        "spec.model.task: prompts, messages and systemPrompt are for language models; set model.task: CausalLM, or name columns.text and columns.label",
+    ),
+    (
+        &["model.task=CausalLM", "data.columns={prompt: a}"],
+        "spec.data: a language model learns to answer; set columns.response, and leave it out for a public set of bare prompts alone",
+    ),
+    (
+        &["model.task=CausalLM", "data.columns={response: a}"],
+        "spec.data.columns: a response answers a prompt; set columns.prompt too, or columns.messages alone",
+    ),
+    (
+        &["model.task=CausalLM", "data.columns={text: a, choices: b}"],
+        "spec.data.columns: choices are answers to choose the response from; set columns.response too",
+    ),
+    (
+        &["model.task=CausalLM", "data.columns={prompt: a, response: b, messages: c}"],
+        "spec.data.columns: messages hold prompts and responses; set columns.messages alone, or columns.prompt and columns.response",
+    ),
+    (
         &["clients.groups=[{name: a, cutLayer: 3}]"],
         "spec.clients.groups: a group's cutLayer is where splitFedLLM cuts the model; leave it out in other frameworks",
     ),

@@ -42,8 +42,25 @@ pub fn write_model(folder: &Path) {
     write_tokenizer(folder, &words);
 }
 
-/// Writes a tokenizer that knows these words.
+/// Writes the tiny Llama, with a tokenizer that ends texts and has no chat template, into `folder`.
+pub fn write_language_model(folder: &Path) {
+    fs::create_dir_all(folder).expect("a temporary folder can be written");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden("tiny-llama").join(file), folder.join(file)).expect("the golden model is there");
+    }
+    let words = SPECIAL.iter().chain(&["the", "came", "and", "was", "ham", "spam", "good", "bad"]);
+    let words = words.chain(&THINGS).chain(&TIMES).chain(&GOOD).chain(&BAD).copied().collect::<Vec<_>>();
+    write_tokenizer_with(folder, &words, &json!(null));
+    let config = json!({"eos_token": "[SEP]", "pad_token": "[PAD]"}).to_string();
+    fs::write(folder.join("tokenizer_config.json"), config).expect("a temporary folder can be written");
+}
+
+/// Writes a tokenizer that knows these words and puts `[CLS]` and `[SEP]` around a text.
 pub fn write_tokenizer(folder: &Path, words: &[&str]) {
+    write_tokenizer_with(folder, words, &json!({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}));
+}
+
+fn write_tokenizer_with(folder: &Path, words: &[&str], post_processor: &Value) {
     let vocabulary: Value = words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), json!(id))).collect();
     let special = |id: usize| {
         let content = SPECIAL[id];
@@ -57,7 +74,7 @@ pub fn write_tokenizer(folder: &Path, words: &[&str]) {
         "added_tokens": (0..SPECIAL.len()).map(special).collect::<Vec<_>>(),
         "normalizer": null,
         "pre_tokenizer": {"type": "Whitespace"},
-        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+        "post_processor": post_processor,
         "decoder": null,
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
     });

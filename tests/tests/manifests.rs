@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fedtune_crds::{FederatedFineTune, data::Format, load_all, report::RunPhase};
+use fedtune_crds::{FederatedFineTune, data::Format, load_all, model::Task, report::RunPhase};
 use fedtune_tests::{Bench, tiny};
 
 /// All YAML files below `folder`, sorted.
@@ -50,12 +50,17 @@ fn sets(bench: &Bench, resource: &FederatedFineTune) -> Vec<String> {
         format!("model.source={{path: {}}}", bench.path("model").display()),
         format!("data.source={{path: {}}}", write_data(bench, resource).display()),
         "data.evaluation={examples: 16}".to_owned(),
-        "tuning.lora.targetModules=[query, value]".to_owned(),
         "training.rounds=1".to_owned(),
         "training.batchSize=4".to_owned(),
-        "training.maxSequenceLength=12".to_owned(),
         "training.device=CPU".to_owned(),
     ];
+    let (modules, length) = match spec.model.task {
+        Task::SequenceClassification => ("[query, value]", 12),
+        // The system prompt takes its part.
+        Task::CausalLm => ("[q_proj, v_proj]", 40),
+    };
+    sets.push(format!("tuning.lora.targetModules={modules}"));
+    sets.push(format!("training.maxSequenceLength={length}"));
     let mut when = |wanted: bool, set: &str| sets.extend(wanted.then(|| set.to_owned()));
     when(spec.data.public.is_some(), "data.public={examples: 8}");
     when(spec.training.local_steps.is_some(), "training.localSteps=2");
@@ -74,6 +79,9 @@ fn run_small(file: &Path) {
     let [resource] = &resources[..] else { panic!("{name} holds {} resources, expected one", resources.len()) };
     let run = resource.metadata.name.as_deref().unwrap();
     let bench = Bench::new();
+    if resource.spec.model.task == Task::CausalLm {
+        tiny::write_language_model(&bench.path("model"));
+    }
     let sets = sets(&bench, resource);
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     let ended = bench.run(&file.canonicalize().unwrap().display().to_string(), &sets);

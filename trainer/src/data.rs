@@ -15,9 +15,11 @@
 
 pub mod batches;
 mod cache;
+pub mod chat;
 mod gather;
 mod hold_out;
 pub mod labels;
+mod language;
 mod load;
 mod partition;
 pub mod plan;
@@ -29,13 +31,14 @@ mod tokenise;
 pub use batches::{LocalWork, evaluation_batches, local_batches};
 pub use hold_out::HoldOutError;
 pub use labels::{Answer, Example, LabelError, Labels, encode};
+pub use language::{LanguageError, LanguagePlan, prompt_tokens};
 pub use load::load;
 pub use partition::PartitionError;
-pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, Partition, Scope, Source};
+pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, LongResponse, Partition, Scope, Source};
 pub use read::ReadError;
 pub use tokenise::TokeniseError;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use tokenise::tokenise;
+pub(crate) use tokenise::{Texts, tokenise};
 
 /// A text as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +83,9 @@ pub enum DataError {
     /// A text cannot become tokens.
     #[error(transparent)]
     Tokenise(#[from] TokeniseError),
+    /// A row cannot become what a language model reads.
+    #[error(transparent)]
+    Language(#[from] LanguageError),
     /// A label cannot become a number.
     #[error(transparent)]
     Label(#[from] LabelError),

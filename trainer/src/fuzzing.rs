@@ -8,7 +8,7 @@ use tch::Device;
 
 use crate::{
     checkpoint::{parse, seal},
-    data::tokenise,
+    data::{Texts, tokenise},
     events::Events,
     models,
     plan::Plan,
@@ -126,7 +126,8 @@ pub fn tokenizer(bytes: &[u8]) -> Result<(), String> {
     let (json, text) = split(bytes);
     let tokenizer = models::fuzzing::load_tokenizer(json)?;
     let text = String::from_utf8_lossy(text);
-    let tokens = tokenise(&[&text], 16, &tokenizer, "", None, &Events::silent()).map_err(|error| error.to_string())?;
+    let tokens = tokenise(&[&text], Texts::Whole(16), &tokenizer, "", None, &Events::silent())
+        .map_err(|error| error.to_string())?;
     assert!(tokens.iter().all(|tokens| tokens.len() <= 16));
     Ok(())
 }

@@ -7,9 +7,9 @@ use fedtune_crds::load;
 use tch::Device;
 
 use crate::{
-    data::{Corpus, Record},
+    data::{Answer, Corpus, Record},
     models::{Base, LoadOptions, Precision},
-    plan::Plan,
+    plan::{Plan, Task},
     random::{Key, Site},
     run::materials::Materials,
 };
@@ -68,4 +68,33 @@ pub(crate) fn materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
         model_name: "tiny".to_owned(),
         device_words: "CPU (F32)".to_owned(),
     }
+}
+
+/// As [`plan`], for a language model.
+pub(crate) fn language_plan(framework: &str, sets: &[&str]) -> Plan {
+    let sets = [&[r#"tuning.lora.targetModules=["q_proj","v_proj"]"#][..], sets].concat();
+    Plan { task: Task::Language, ..plan(framework, &sets) }
+}
+
+/// Records of 3 to 8 random tokens and an answer of two, which their first token decides.
+pub(crate) fn prompts(count: usize, seed: u64) -> Vec<Record> {
+    let mut stream = Key { seed, ..Key::default() }.stream(Site::Partition);
+    let mut prompt = || {
+        let mut tokens: Vec<u32> = (0..3 + stream.below(6)).map(|_| 3 + stream.below(50) as u32).collect();
+        let said = tokens.len();
+        tokens.extend([55 + tokens[0] % 3, 2]);
+        let said = (0..tokens.len()).map(|place| place >= said).collect();
+        Record { tokens, label: None, answer: Some(Answer { said, ..Answer::default() }) }
+    };
+    (0..count).map(|_| prompt()).collect()
+}
+
+/// As [`materials`], of a tiny Llama with a vocabulary of 61.
+pub(crate) fn language_materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiny-llama");
+    let options = LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: true };
+    let mut materials = Materials { base: Base::load(&folder, options).unwrap(), ..materials(plan, clients) };
+    materials.corpus.public = prompts(8, 1000);
+    materials.corpus.evaluation = prompts(8, 2000);
+    materials
 }

@@ -134,13 +134,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        data::read::Place,
+        data::read::{Place, Said},
         random::{Key, Site},
     };
 
     fn rows(texts: impl IntoIterator<Item = String>) -> Vec<Row> {
         let place = Place { file: Arc::from(Path::new("mail.csv")), line: None };
-        let row = |text| Row { text, label: None, value: String::new(), place: place.clone() };
+        let row = |text| Row { text, label: None, said: Said::Label, value: String::new(), place: place.clone() };
         texts.into_iter().map(row).collect()
     }
 

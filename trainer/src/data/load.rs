@@ -1,19 +1,22 @@
 //! From a plan to a corpus: rows are gathered and checked, their texts become tokens.
 //! Must not decide who gets what; that is done when the texts come here.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use sha2::{Digest, Sha256};
-use tokenizers::Tokenizer;
 
 use super::{
-    Corpus, DataError, DataPlan, ReadError, Record, Scope, TokeniseError,
+    Corpus, DataError, DataPlan, LanguagePlan, ReadError, Record, Scope, TokeniseError,
     gather::{Holdings, gather, texts_of},
     labels::name_all,
+    language::{Assembler, Composer, Pieces, chat_of, start_of},
     read::Row,
-    tokenise::tokenise,
+    tokenise,
 };
-use crate::events::{Event, Events};
+use crate::{
+    events::{Event, Events},
+    models::LoadedTokenizer,
+};
 
 /// Loads what `scope` covers. With a `cache` folder, tokens are kept there from one run to the next.
 ///
@@ -24,46 +27,107 @@ use crate::events::{Event, Events};
 pub fn load(
     plan: &DataPlan,
     scope: Scope,
-    tokenizer: &Tokenizer,
-    tokenizer_hash: &str,
+    tokenizer: &LoadedTokenizer,
     cache: Option<&Path>,
     events: &Events,
 ) -> Result<Corpus, DataError> {
     let holdings = gather(plan, scope, events)?;
     holdings.check_labels(&plan.labels)?;
     holdings.note_leaks(events);
-    let texts = holdings.texts();
-    let tokens = tokenise(&texts, plan.max_sequence_length, tokenizer, tokenizer_hash, cache, events)?;
-    let records = |rows: &Vec<Row>| rows.iter().map(|row| record(row, &texts, &tokens)).collect();
+    let texts = Texts { tokenizer, cache, events };
+    let [evaluation, public, clients @ ..] = &texts.records(plan, &holdings)?[..] else {
+        unreachable!("there are as many sets of records as sets of rows");
+    };
     Ok(Corpus {
-        clients: holdings.clients.iter().map(records).collect::<Result<_, _>>()?,
-        public: records(&holdings.public)?,
-        evaluation: records(&holdings.evaluation)?,
-        label_order: holdings.label_order(&plan.labels),
+        clients: clients.to_vec(),
+        public: public.clone(),
+        evaluation: evaluation.clone(),
+        label_order: holdings.label_order(plan),
         data_hash: fedtune_crds::hex(&holdings.data_hash),
         partition_hash: fedtune_crds::hex(&holdings.partition_hash()),
     })
 }
 
-fn record(row: &Row, texts: &[&str], tokens: &[Vec<u32>]) -> Result<Record, TokeniseError> {
-    let index = texts.binary_search(&row.text.as_str()).expect("`texts` has the text of every row");
-    if tokens[index].is_empty() {
-        return Err(TokeniseError::NoToken { place: row.place.to_string() });
+/// Turns texts into tokens.
+struct Texts<'a> {
+    tokenizer: &'a LoadedTokenizer,
+    cache: Option<&'a Path>,
+    events: &'a Events,
+}
+
+impl Texts<'_> {
+    /// The records of each set, in the order of [`Holdings::sets`].
+    fn records(&self, plan: &DataPlan, holdings: &Holdings) -> Result<Vec<Vec<Record>>, DataError> {
+        match &plan.language {
+            None => self.labelled(plan.max_sequence_length, holdings),
+            Some(language) => self.spoken(plan, language, holdings),
+        }
     }
-    Ok(Record { tokens: tokens[index].clone(), label: row.label.clone(), answer: None })
+
+    /// Every text once, sorted: whatever the seed, the same texts are tokenised together and found in the cache.
+    fn tokens<'t>(
+        &self,
+        mut texts: Vec<&'t str>,
+        what: tokenise::Texts,
+    ) -> Result<HashMap<&'t str, Vec<u32>>, TokeniseError> {
+        texts.sort_unstable();
+        texts.dedup();
+        let LoadedTokenizer { tokenizer, hash, .. } = self.tokenizer;
+        let tokens = tokenise::tokenise(&texts, what, tokenizer, hash, self.cache, self.events)?;
+        Ok(texts.into_iter().zip(tokens).collect())
+    }
+
+    /// A classifier's.
+    fn labelled(&self, max_length: usize, holdings: &Holdings) -> Result<Vec<Vec<Record>>, DataError> {
+        let texts = holdings.sets().flatten().map(|row| row.text.as_str()).collect();
+        let tokens = self.tokens(texts, tokenise::Texts::Whole(max_length))?;
+        let record = |row: &Row| {
+            let tokens = tokens.get(row.text.as_str()).cloned().unwrap_or_default();
+            not_empty(row, Record { tokens, label: row.label.clone(), answer: None })
+        };
+        holdings.sets().map(|rows| rows.iter().map(record).collect()).collect()
+    }
+
+    /// A language model's.
+    fn spoken(
+        &self,
+        plan: &DataPlan,
+        language: &LanguagePlan,
+        holdings: &Holdings,
+    ) -> Result<Vec<Vec<Record>>, DataError> {
+        let composer = Composer { chat: chat_of(self.tokenizer)?, plan: language, labels: &plan.labels };
+        let sets: Vec<&Vec<Row>> = holdings.sets().collect();
+        // The held-out set comes first; nobody else chooses.
+        let compose = |(set, row)| composer.compose(row, set == 0);
+        let composed = sets.iter().enumerate().map(|(set, rows)| rows.iter().map(|row| compose((set, row))).collect());
+        let composed: Vec<Vec<Pieces>> = composed.collect::<Result<_, _>>()?;
+        let texts = composed.iter().flatten().flat_map(Pieces::texts).collect();
+        let tokens = self.tokens(texts, tokenise::Texts::Pieces)?;
+        let start = start_of(&composer.chat, self.tokenizer)?;
+        let mut assembler = Assembler::new(language, &start, plan.max_sequence_length, &tokens);
+        let mut record = |(row, pieces)| not_empty(row, assembler.record(row, pieces)?);
+        let records =
+            sets.iter().zip(&composed).map(|(rows, pieces)| rows.iter().zip(pieces).map(&mut record).collect());
+        let records = records.collect::<Result<_, _>>()?;
+        if assembler.cut > 0 {
+            let (cut, length) = (assembler.cut, plan.max_sequence_length);
+            let text = format!("{cut} responses were cut to fit into maxSequenceLength {length}");
+            self.events.tell(Event::Note { text });
+        }
+        Ok(records)
+    }
+}
+
+fn not_empty(row: &Row, record: Record) -> Result<Record, DataError> {
+    if record.tokens.is_empty() {
+        return Err(TokeniseError::NoToken { place: row.place.to_string() }.into());
+    }
+    Ok(record)
 }
 
 impl Holdings {
     fn sets(&self) -> impl Iterator<Item = &Vec<Row>> {
         [&self.evaluation, &self.public].into_iter().chain(&self.clients)
-    }
-
-    /// Every text once, sorted: whatever the seed, the same texts are tokenised together and found in the cache.
-    fn texts(&self) -> Vec<&str> {
-        let mut texts: Vec<&str> = self.sets().flatten().map(|row| row.text.as_str()).collect();
-        texts.sort_unstable();
-        texts.dedup();
-        texts
     }
 
     fn check_labels(&self, labels: &[String]) -> Result<(), ReadError> {
@@ -81,9 +145,10 @@ impl Holdings {
         Ok(())
     }
 
-    fn label_order(&self, labels: &[String]) -> Vec<String> {
-        if !labels.is_empty() {
-            return labels.to_vec();
+    /// A language model's responses are labels only where the plan says so.
+    fn label_order(&self, plan: &DataPlan) -> Vec<String> {
+        if !plan.labels.is_empty() || plan.language.is_some() {
+            return plan.labels.clone();
         }
         let mut order: Vec<&String> = self.clients.iter().flatten().filter_map(|row| row.label.as_ref()).collect();
         order.sort_unstable();

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use super::language::LanguagePlan;
+
 /// Everything that decides who trains and evaluates on what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataPlan {
@@ -20,6 +22,8 @@ pub struct DataPlan {
     pub clients_evaluate: bool,
     /// The clients, in ordinal order.
     pub groups: Vec<GroupPlan>,
+    /// How rows become what a language model reads; none for a classifier.
+    pub language: Option<LanguagePlan>,
     /// Longer texts are truncated to this many tokens, special tokens among them.
     pub max_sequence_length: usize,
     /// `spec.seed`.
@@ -80,11 +84,42 @@ pub enum Format {
 
 /// Which column is what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Columns {
-    /// The text.
-    pub text: String,
-    /// Its label; none where the data has no labels (a public set may do without).
-    pub label: Option<String>,
+pub enum Columns {
+    /// A classifier's.
+    Labelled {
+        /// The text.
+        text: String,
+        /// Its label; none where the data has no labels (a public set may do without).
+        label: Option<String>,
+    },
+    /// A language model's: a text, all of which it is to say.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A language model's: what it is asked, and what it is to answer.
+    Prompt {
+        /// What it is asked.
+        prompt: String,
+        /// What it is to answer; none in a public set of bare prompts.
+        response: Option<String>,
+        /// A list of answers to choose from.
+        choices: Option<String>,
+    },
+    /// A language model's: a conversation whose answers it is to say.
+    Messages {
+        /// A list of `{role, content}`.
+        messages: String,
+    },
+}
+
+/// What happens to a response that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LongResponse {
+    /// It is cut, and counted.
+    Truncate,
+    /// The run ends with a sentence.
+    Refuse,
 }
 
 /// Where held-out examples come from.

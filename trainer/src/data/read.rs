@@ -5,6 +5,7 @@ mod csv;
 mod error;
 mod folders;
 mod jsonl;
+mod lists;
 #[cfg(feature = "parquet")]
 mod parquet;
 
@@ -17,17 +18,33 @@ use std::{
 pub use error::ReadError;
 use sha2::{Digest, Sha256};
 
-use super::{Columns, Format, Source, labels::name_all};
+use super::{Columns, Format, Source, chat::Turn, labels::name_all};
 use crate::events::{Event, Events};
 
 /// A text with what a source says about it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
+    /// What tells it from others: its text, its prompt, or its conversation as it was written.
     pub(super) text: String,
+    /// Its label, or a language model's response.
     pub(super) label: Option<String>,
+    pub(super) said: Said,
     /// Its value of the column that the partition looks at; empty where it looks at none.
     pub(super) value: String,
     pub(super) place: Place,
+}
+
+/// What a row says of what a model is to say.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Said {
+    /// Its label.
+    Label,
+    /// All of its text.
+    All,
+    /// The response, and what it may be chosen from; empty where the row does not say.
+    Response(Vec<String>),
+    /// The answers of a conversation.
+    Turns(Vec<Turn>),
 }
 
 /// Where a row stands, for a person who must find it.
@@ -57,33 +74,72 @@ pub(super) struct Table {
 /// The columns that are read.
 #[derive(Debug, Clone, Copy)]
 struct Wanted<'a> {
+    columns: &'a Columns,
     text: &'a str,
     label: Option<&'a str>,
+    choices: Option<&'a str>,
     value: Option<&'a str>,
 }
 
 impl<'a> Wanted<'a> {
-    /// `label` as a partition column is the label, whatever its column is called.
+    /// `label` as a partition column is the label, or the response, whatever its column is called.
     fn new(columns: &'a Columns, value: Option<&'a str>) -> Self {
-        let label = columns.label.as_deref();
+        let (text, label, choices) = match columns {
+            Columns::Labelled { text, label } => (text, label.as_deref(), None),
+            Columns::Text { text } => (text, None, None),
+            Columns::Prompt { prompt, response, choices } => (prompt, response.as_deref(), choices.as_deref()),
+            Columns::Messages { messages } => (messages, None, None),
+        };
         let value = value.map(|name| if name == "label" { label.unwrap_or(name) } else { name });
-        Self { text: &columns.text, label, value }
+        Self { columns, text, label, choices, value }
+    }
+
+    /// Whether a column holds a list, which comes as JSON text.
+    fn is_list(&self, column: &str) -> bool {
+        self.choices == Some(column) || matches!(self.columns, Columns::Messages { messages } if messages == column)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'a str> {
+        [Some(self.text), self.label, self.choices, self.value].into_iter().flatten()
     }
 
     /// A row of the cells that `cell` finds. An empty text is one, an empty label is none.
     fn row(&self, place: Place, cell: impl Fn(&str) -> Result<String, ReadError>) -> Result<Row, ReadError> {
         let label = self.label.map(&cell).transpose()?;
         if label.as_ref().is_some_and(String::is_empty) {
-            return Err(ReadError::malformed(&place, "the label is empty"));
+            return Err(ReadError::malformed(&place, self.empty_label()));
         }
         let value = self.value.map(&cell).transpose()?.unwrap_or_default();
-        Ok(Row { text: cell(self.text)?, label, value, place })
+        let text = cell(self.text)?;
+        let said = match self.columns {
+            Columns::Labelled { .. } => Said::Label,
+            Columns::Text { .. } => Said::All,
+            Columns::Prompt { .. } => Said::Response(
+                self.choices
+                    .map(|column| lists::choices(&cell(column)?, column, &place))
+                    .transpose()?
+                    .unwrap_or_default(),
+            ),
+            Columns::Messages { messages } => Said::Turns(lists::turns(&text, messages, &place)?),
+        };
+        let row = Row { text, label, said, value, place };
+        lists::check_choice(&row)?;
+        Ok(row)
+    }
+
+    fn empty_label(&self) -> &'static str {
+        match self.columns {
+            Columns::Prompt { .. } => {
+                "the response is empty; a language model cannot learn to say nothing, so take the row out"
+            }
+            Columns::Labelled { .. } | Columns::Text { .. } | Columns::Messages { .. } => "the label is empty",
+        }
     }
 
     /// Refuses the columns that are not `there`.
     fn check(&self, file: &Path, there: &[impl AsRef<str>]) -> Result<(), ReadError> {
         let missing = |column: &&str| !there.iter().any(|name| name.as_ref() == *column);
-        match [Some(self.text), self.label, self.value].into_iter().flatten().find(missing) {
+        match self.all().find(missing) {
             None => Ok(()),
             Some(column) => Err(ReadError::MissingColumn {
                 place: file.display().to_string(),
@@ -116,7 +172,7 @@ pub(super) fn read(source: &Source, value: Option<&str>, events: &Events) -> Res
         Format::Csv => reading.each(source, |bytes, file| csv::parse(&bytes, file, wanted)),
         Format::Jsonl => reading.each(source, |bytes, file| jsonl::parse(&bytes, file, wanted)),
         Format::Parquet => read_parquet(&mut reading, source, wanted),
-        Format::Folders { label_map } => folders::read(&mut reading, &source.path, label_map, value),
+        Format::Folders { label_map } => folders::read(&mut reading, source, label_map, value),
     }?;
     if rows.is_empty() {
         return Err(ReadError::Empty { path: source.path.display().to_string() });

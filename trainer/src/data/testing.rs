@@ -11,7 +11,10 @@ use serde_json::json;
 use tokenizers::Tokenizer;
 
 use super::{Columns, Format, Source};
-use crate::events::{Event, Events};
+use crate::{
+    events::{Event, Events},
+    models::LoadedTokenizer,
+};
 
 /// One token a word: `[UNK]` 0, `[CLS]` 1, `[SEP]` 2, `w0` 10, `w1` 11 ... `w999` 1009.
 /// Like many a published one it pads and truncates by itself, to 8 tokens, which nobody wants.
@@ -45,6 +48,13 @@ pub(super) fn tokenizer(special_tokens: bool) -> Tokenizer {
     Tokenizer::from_bytes(json.to_string()).unwrap()
 }
 
+/// [`tokenizer`] as it is loaded with a model.
+pub(super) fn loaded(special_tokens: bool) -> LoadedTokenizer {
+    let mut tokenizer = tokenizer(special_tokens);
+    tokenizer.with_padding(None).with_truncation(None).unwrap();
+    LoadedTokenizer { tokenizer, hash: "hash".into(), pad_id: 0, eos_id: None, chat: None }
+}
+
 /// Writes a file and the folders above it.
 pub(super) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.join(name);
@@ -55,7 +65,11 @@ pub(super) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> Pat
 
 /// A source with the columns `text` and `label`.
 pub(super) fn source(path: impl Into<PathBuf>, format: Format) -> Source {
-    Source { path: path.into(), format, columns: Columns { text: "text".into(), label: Some("label".into()) } }
+    Source {
+        path: path.into(),
+        format,
+        columns: Columns::Labelled { text: "text".into(), label: Some("label".into()) },
+    }
 }
 
 /// Folders `a` and `b` of ham, `c` of spam.

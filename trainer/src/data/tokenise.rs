@@ -34,20 +34,32 @@ pub enum TokeniseError {
     },
 }
 
+/// What is tokenised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Texts {
+    /// Whole texts, with the model's special tokens, cut to so many tokens.
+    Whole(usize),
+    /// Pieces of longer texts, as they stand.
+    Pieces,
+}
+
 /// Tokens of each text, from `cache` where they are there.
 pub(crate) fn tokenise(
     texts: &[&str],
-    max_length: usize,
+    what: Texts,
     tokenizer: &Tokenizer,
     tokenizer_hash: &str,
     cache: Option<&Path>,
     events: &Events,
 ) -> Result<Vec<Vec<u32>>, TokeniseError> {
-    let entry = cache.map(|folder| cache::Entry::new(folder, &key_of(texts, max_length, tokenizer_hash)));
+    let entry = cache.map(|folder| cache::Entry::new(folder, &key_of(texts, what, tokenizer_hash)));
     if let Some(tokens) = entry.as_ref().and_then(|entry| entry.read(texts.len())) {
         return Ok(tokens);
     }
-    let tokens = encode_all(texts, &truncating(tokenizer, max_length)?, events)?;
+    let tokens = match what {
+        Texts::Whole(max_length) => encode_all(texts, &truncating(tokenizer, max_length)?, true, events)?,
+        Texts::Pieces => encode_all(texts, tokenizer, false, events)?,
+    };
     if let Some(Err(error)) = entry.map(|entry| entry.write(&tokens)) {
         // A full or read-only disk costs time in the next run, not this one.
         events.tell(Event::Note { text: format!("the tokenised texts were not cached: {error}") });
@@ -56,9 +68,9 @@ pub(crate) fn tokenise(
 }
 
 /// Everything that decides the tokens; so sources that differ in their texts alone cannot meet in the cache.
-fn key_of(texts: &[&str], max_length: usize, tokenizer_hash: &str) -> [u8; 32] {
+fn key_of(texts: &[&str], what: Texts, tokenizer_hash: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(format!("{tokenizer_hash}\n{max_length}\n"));
+    hash.update(format!("{tokenizer_hash}\n{what:?}\n"));
     for text in texts {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
@@ -80,14 +92,19 @@ fn truncating(tokenizer: &Tokenizer, max_length: usize) -> Result<Tokenizer, Tok
     Ok(tokenizer)
 }
 
-fn encode_all(texts: &[&str], tokenizer: &Tokenizer, events: &Events) -> Result<Vec<Vec<u32>>, TokeniseError> {
+fn encode_all(
+    texts: &[&str],
+    tokenizer: &Tokenizer,
+    special: bool,
+    events: &Events,
+) -> Result<Vec<Vec<u32>>, TokeniseError> {
     /// Texts from one report of progress to the next.
     const STRIDE: usize = 64;
     let stage = format!("Tokenising {} texts", with_commas(texts.len()));
     events.tell(Event::StageStarted { stage, of: texts.len() as u64 });
     let mut tokens = Vec::with_capacity(texts.len());
     for text in texts {
-        tokens.push(encode(text, tokenizer).map_err(TokeniseError::Refused)?);
+        tokens.push(encode(text, tokenizer, special).map_err(TokeniseError::Refused)?);
         if tokens.len().is_multiple_of(STRIDE) {
             events.tell(Event::StageAdvanced { at: tokens.len() as u64 });
         }
@@ -97,8 +114,8 @@ fn encode_all(texts: &[&str], tokenizer: &Tokenizer, events: &Events) -> Result<
 }
 
 /// A tokenizer's file may ask for what the library panics on when it comes to a text.
-fn encode(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, String> {
-    let encoding = caught(|| tokenizer.encode_fast(text, true))?.map_err(|error| error.to_string())?;
+pub(super) fn encode(text: &str, tokenizer: &Tokenizer, special: bool) -> Result<Vec<u32>, String> {
+    let encoding = caught(|| tokenizer.encode_fast(text, special))?.map_err(|error| error.to_string())?;
     Ok(encoding.get_ids().to_vec())
 }
 

@@ -148,3 +148,6 @@ where
 {
     Vec::try_from(tensor).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

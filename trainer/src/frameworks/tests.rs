@@ -22,6 +22,8 @@ use crate::{
     testing::{materials, plan, records},
 };
 
+mod language;
+
 /// A run with clients of 10, 11, 12, ... examples.
 pub(super) fn run_with_unequal_clients(plan: &Plan) -> Ended {
     let clients = (0..plan.clients.len()).map(|k| records(10 + k, k as u64)).collect();

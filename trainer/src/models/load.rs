@@ -1,6 +1,7 @@
 //! Reads a model from disk: a Hugging Face folder, or a GGUF file, into frozen base weights.
 //! Must not trust a file: every length, offset, type and shape is checked, and what is wrong becomes a sentence.
 
+mod chat;
 mod checkpoint;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -23,7 +24,10 @@ use tch::TchError;
 use thiserror::Error;
 
 pub(super) use self::checkpoint::Checkpoint;
-pub use self::tokenizer::{LoadedTokenizer, load_tokenizer};
+pub use self::{
+    chat::ChatTemplate,
+    tokenizer::{LoadedTokenizer, load_tokenizer},
+};
 use super::{
     base::{Base, Body, LoadOptions},
     bert::{self, Bert},

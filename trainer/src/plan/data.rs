@@ -3,14 +3,20 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use fedtune_crds::{FederatedFineTuneSpec, data as spec, source};
+use fedtune_crds::{FederatedFineTuneSpec, data as spec, model::Task, source};
 
-use crate::data::{Columns, DataPlan, Format, GroupPlan, HeldOut, Partition, Source};
+use crate::data::{Columns, DataPlan, Format, GroupPlan, HeldOut, LanguagePlan, LongResponse, Partition, Source};
 
 /// The data plan of a spec whose sources are all paths.
 pub(super) fn parse(spec: &FederatedFineTuneSpec, clients_evaluate: bool) -> DataPlan {
     let data = &spec.data;
-    let defaults = Defaults { format: data.format, columns: &data.columns, label_map: data.label_map.as_ref() };
+    let defaults = Defaults {
+        task: spec.model.task,
+        has_labels: !data.labels.is_empty() || data.label_map.is_some(),
+        format: data.format,
+        columns: &data.columns,
+        label_map: data.label_map.as_ref(),
+    };
     DataPlan {
         source: defaults.source(&data.source, None, None, None),
         partition: partition(&data.partition),
@@ -19,6 +25,7 @@ pub(super) fn parse(spec: &FederatedFineTuneSpec, clients_evaluate: bool) -> Dat
         evaluation: defaults.held_out(&data.evaluation),
         clients_evaluate,
         groups: spec.clients.groups.iter().map(|group| defaults.group(group)).collect(),
+        language: language(spec),
         max_sequence_length: spec.training.max_sequence_length as usize,
         seed: spec.seed,
     }
@@ -26,6 +33,8 @@ pub(super) fn parse(spec: &FederatedFineTuneSpec, clients_evaluate: bool) -> Dat
 
 /// What a source of its own takes from `spec.data` where it says nothing.
 struct Defaults<'a> {
+    task: Task,
+    has_labels: bool,
     format: spec::Format,
     columns: &'a spec::Columns,
     label_map: Option<&'a BTreeMap<String, String>>,
@@ -40,9 +49,10 @@ impl Defaults<'_> {
         label_map: Option<&BTreeMap<String, String>>,
     ) -> Source {
         let columns = columns.unwrap_or(self.columns);
+        let format = format.unwrap_or(self.format);
         Source {
             path: PathBuf::from(source.path.clone().unwrap_or_default()),
-            format: match format.unwrap_or(self.format) {
+            format: match format {
                 spec::Format::Csv => Format::Csv,
                 spec::Format::JsonLines => Format::Jsonl,
                 spec::Format::Parquet => Format::Parquet,
@@ -50,7 +60,21 @@ impl Defaults<'_> {
                     Format::Folders { label_map: label_map.or(self.label_map).cloned().unwrap_or_default() }
                 }
             },
-            columns: Columns { text: columns.text.clone(), label: Some(columns.label.clone()) },
+            columns: self.columns(columns, format),
+        }
+    }
+
+    fn columns(&self, columns: &spec::Columns, format: spec::Format) -> Columns {
+        let spec::Columns { text, label, prompt, response, messages, choices } = columns.clone();
+        match (self.task, messages, prompt) {
+            (Task::SequenceClassification, _, _) => Columns::Labelled { text, label: Some(label) },
+            (Task::CausalLm, Some(messages), _) => Columns::Messages { messages },
+            (Task::CausalLm, None, Some(prompt)) => Columns::Prompt { prompt, response, choices },
+            // A folder's label is the answer to each of its texts.
+            (Task::CausalLm, None, None) if format == spec::Format::Folders && self.has_labels => {
+                Columns::Prompt { prompt: text, response: Some(label), choices: None }
+            }
+            (Task::CausalLm, None, None) => Columns::Text { text },
         }
     }
 
@@ -74,6 +98,15 @@ impl Defaults<'_> {
             max_examples: group.max_examples.map(|most| most as usize),
         }
     }
+}
+
+fn language(spec: &FederatedFineTuneSpec) -> Option<LanguagePlan> {
+    let long_response = match spec.data.long_response {
+        spec::LongResponse::Truncate => LongResponse::Truncate,
+        spec::LongResponse::Refuse => LongResponse::Refuse,
+    };
+    let system_prompt = spec.data.system_prompt.clone();
+    (spec.model.task == Task::CausalLm).then_some(LanguagePlan { system_prompt, long_response })
 }
 
 /// Exactly one is set, by the resource's own rule; an empty union is `iid`.

@@ -5,7 +5,6 @@ use fedtune_crds::{
     FederatedFineTuneSpec,
     clients::{Group, Placement},
     data::{Data, HeldOut},
-    model::Task,
     source::Source,
     training::Training,
 };
@@ -29,7 +28,7 @@ fn refuse(wrong: bool, field: &'static str, asked: &str, instead: &'static str) 
 }
 
 fn sources(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let Data { source, public, evaluation, columns, .. } = &spec.data;
+    let Data { source, public, evaluation, .. } = &spec.data;
     let held_out = |held: &HeldOut| held.source.as_ref().is_some_and(is_remote);
     let path = "set path to a folder or file";
     [
@@ -37,12 +36,6 @@ fn sources(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
         refuse(is_remote(source), "spec.data.source", "a remote source", path),
         refuse(public.as_ref().is_some_and(held_out), "spec.data.public.source", "a remote source", path),
         refuse(held_out(evaluation), "spec.data.evaluation.source", "a remote source", path),
-        refuse(
-            [&columns.prompt, &columns.response, &columns.messages, &columns.choices].iter().any(|c| c.is_some()),
-            "spec.data.columns",
-            "columns of language modelling",
-            "set text and label alone",
-        ),
     ]
     .into_iter()
     .flatten()
@@ -54,15 +47,12 @@ fn is_remote(source: &Source) -> bool {
 }
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    [
-        refuse(spec.model.task == Task::CausalLm, "spec.model.task", "CausalLM", "set SequenceClassification"),
-        refuse(
-            spec.tuning.lora.initial_adapter.is_some(),
-            "spec.tuning.lora.initialAdapter",
-            "an adapter to start from",
-            "leave it out",
-        ),
-    ]
+    [refuse(
+        spec.tuning.lora.initial_adapter.is_some(),
+        "spec.tuning.lora.initialAdapter",
+        "an adapter to start from",
+        "leave it out",
+    )]
     .into_iter()
     .flatten()
     .collect()

@@ -21,6 +21,11 @@ struct Row<'a> {
     wire_down: u64,
     seconds: f64,
     participants: usize,
+    /// Of a language model; empty for a classifier.
+    perplexity: Option<f64>,
+    token_accuracy: Option<f64>,
+    exact_match: Option<f64>,
+    choices_accuracy: Option<f64>,
 }
 
 /// The rounds of all runs, header first, also where there is no round at all.
@@ -37,7 +42,7 @@ pub fn rounds_csv(reports: &[RunReport]) -> Result<String, csv::Error> {
 }
 
 /// Stated, since a file without rows needs it too.
-const HEADER: [&str; 12] = [
+const HEADER: [&str; 16] = [
     "name",
     "framework",
     "round",
@@ -50,6 +55,10 @@ const HEADER: [&str; 12] = [
     "wireDown",
     "seconds",
     "participants",
+    "perplexity",
+    "tokenAccuracy",
+    "exactMatch",
+    "choicesAccuracy",
 ];
 
 fn row<'a>(report: &'a RunReport, round: &RoundReport) -> Row<'a> {
@@ -70,6 +79,10 @@ fn row<'a>(report: &'a RunReport, round: &RoundReport) -> Row<'a> {
         wire_down: sum(Direction::Down, |count| count.wire),
         seconds: round.seconds,
         participants: round.participants.len(),
+        perplexity: round.perplexity,
+        token_accuracy: round.token_accuracy,
+        exact_match: round.exact_match,
+        choices_accuracy: round.choices_accuracy,
     }
 }
 
@@ -85,11 +98,12 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "name,framework,round,accuracy,macroF1,loss,payloadUp,payloadDown,wireUp,wireDown,seconds,participants"
+            "name,framework,round,accuracy,macroF1,loss,payloadUp,payloadDown,wireUp,wireDown,seconds,participants,\
+             perplexity,tokenAccuracy,exactMatch,choicesAccuracy"
         );
         assert_eq!(lines.len(), 1 + reports[0].rounds.len() + reports[1].rounds.len());
         // Four clients, 400,000 B of adapter and 6,152 B of head each way; wire is 1 % more.
-        assert_eq!(lines[1], "mail-fedllm,FedLLM,1,0.71,0.66,0.58,1624608,1624608,1640852,1640852,41.5,4");
+        assert_eq!(lines[1], "mail-fedllm,FedLLM,1,0.71,0.66,0.58,1624608,1624608,1640852,1640852,41.5,4,,,,");
     }
 
     #[test]

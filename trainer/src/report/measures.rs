@@ -9,8 +9,11 @@ use fedtune_crds::report::{Direction, FrameworkName, PayloadKind, RunPhase, RunR
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Scores {
     pub(crate) accuracy: f64,
-    pub(crate) macro_f1: f64,
+    /// None where a language model's answers are no labels.
+    pub(crate) macro_f1: Option<f64>,
     pub(crate) loss: f64,
+    /// Of a language model.
+    pub(crate) perplexity: Option<f64>,
 }
 
 /// Which end of a measure is the good one.
@@ -24,13 +27,24 @@ pub(crate) enum Better {
 pub(crate) fn scores(report: &RunReport) -> Option<Scores> {
     let end = &report.final_figures;
     match report.phase {
-        RunPhase::Succeeded => Some(Scores { accuracy: end.accuracy, macro_f1: end.macro_f1, loss: end.loss }),
+        RunPhase::Succeeded => Some(Scores {
+            accuracy: end.accuracy,
+            macro_f1: of_labels(end.macro_f1, end.token_accuracy),
+            loss: end.loss,
+            perplexity: end.perplexity,
+        }),
         RunPhase::Failed => report.rounds.last().map(|round| Scores {
             accuracy: round.accuracy,
-            macro_f1: round.macro_f1,
+            macro_f1: of_labels(round.macro_f1, round.token_accuracy),
             loss: round.loss,
+            perplexity: round.perplexity,
         }),
     }
+}
+
+/// A language model whose answers are no labels has no F1, and its report a zero.
+fn of_labels(macro_f1: f64, token_accuracy: Option<f64>) -> Option<f64> {
+    (token_accuracy.is_none() || macro_f1 > 0.0).then_some(macro_f1)
 }
 
 /// Whether the run is compared for the best: it finished, and is no baseline.

@@ -64,11 +64,11 @@ fn columns(runs: &[&RunReport], labels: &[String]) -> Vec<Column> {
             left: false,
             dispensable,
         };
-    vec![
+    let mut columns = vec![
         words("Framework", runs.iter().map(|run| framework(run)).collect(), 0),
         words("Run", labels.to_vec(), 0),
         figures("Accuracy", 0, Better::Larger, units::percent, |run| Some(measures::scores(run)?.accuracy)),
-        figures("Macro-F1", 5, Better::Larger, units::decimal, |run| Some(measures::scores(run)?.macro_f1)),
+        figures("Macro-F1", 5, Better::Larger, units::decimal, |run| measures::scores(run)?.macro_f1),
         figures("Loss", 2, Better::Smaller, units::decimal, |run| Some(measures::scores(run)?.loss)),
         figures("Up", 0, Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.up as f64)),
         figures("Down", 0, Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.down as f64)),
@@ -79,7 +79,12 @@ fn columns(runs: &[&RunReport], labels: &[String]) -> Vec<Column> {
         figures("Client FLOPs", 0, Better::Smaller, units::flops, |run| Some(run.totals.client_flops)),
         figures("Client time", 4, Better::Smaller, units::duration, |run| Some(run.totals.client_seconds)),
         figures("Run time", 3, Better::Smaller, units::duration, |run| Some(run.totals.seconds)),
-    ]
+    ];
+    if runs.iter().any(|run| measures::scores(run).is_some_and(|scores| scores.perplexity.is_some())) {
+        let perplexity = |run: &RunReport| measures::scores(run)?.perplexity;
+        columns.insert(4, figures("Perplexity", 3, Better::Smaller, units::decimal, perplexity));
+    }
+    columns
 }
 
 fn framework(run: &RunReport) -> String {

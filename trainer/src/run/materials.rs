@@ -7,13 +7,12 @@ use fedtune_crds::hex;
 use sha2::{Digest, Sha256};
 use tch::{Cuda, Device};
 use thiserror::Error;
-use tokenizers::Tokenizer;
 
 use super::RunError;
 use crate::{
     data::{self, Corpus, Scope},
     events::{Event, Events},
-    models::{Base, LoadOptions, LoraSettings, Precision, load_tokenizer, resolve_targets},
+    models::{Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets},
     plan::{DeviceChoice, Plan, Task},
     server::check_cut,
 };
@@ -67,9 +66,7 @@ pub struct Shelf {
 struct Loaded {
     key: (PathBuf, LoadOptions),
     base: Base,
-    tokenizer: Tokenizer,
-    tokenizer_hash: String,
-    pad_id: u32,
+    tokenizer: LoadedTokenizer,
 }
 
 impl Shelf {
@@ -93,14 +90,13 @@ impl Shelf {
         resolve_targets(base.shape(), &lora)?;
         check_length(plan, &base)?;
         check_cut(plan, &base)?;
-        let corpus =
-            data::load(&plan.data, scope, &loaded.tokenizer, &loaded.tokenizer_hash, cache.as_deref(), &events)?;
+        let corpus = data::load(&plan.data, scope, &loaded.tokenizer, cache.as_deref(), &events)?;
         Ok(Materials {
-            run_hash: run_hash(plan, &base, &loaded.tokenizer_hash),
+            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash),
             model_name: format!("{} ({} blocks)", file_name(&plan.model), base.shape().blocks),
             device_words: device_words(device, plan.precision),
-            pad_id: loaded.pad_id,
-            tokenizer_hash: loaded.tokenizer_hash.clone(),
+            pad_id: loaded.tokenizer.pad_id,
+            tokenizer_hash: loaded.tokenizer.hash.clone(),
             base,
             lora,
             corpus,
@@ -125,13 +121,7 @@ impl Shelf {
         let tokenizer = load_tokenizer(&key.0)?;
         tokenizer.check(base.shape())?;
         self.events.tell(Event::StageFinished);
-        Ok(Loaded {
-            key,
-            base,
-            tokenizer: tokenizer.tokenizer,
-            tokenizer_hash: tokenizer.hash,
-            pad_id: tokenizer.pad_id,
-        })
+        Ok(Loaded { key, base, tokenizer })
     }
 }
 

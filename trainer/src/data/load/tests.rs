@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::data::{
     Format, GroupPlan, HeldOut, Partition, Source,
-    testing::{folders, notes, recorded, source, tokenizer, write},
+    testing::{folders, loaded, notes, recorded, source, write},
 };
 
 /// 120 mails in three folders; each text of `c` stands there twice.
@@ -30,17 +30,18 @@ fn plan(source: Source) -> DataPlan {
         evaluation: HeldOut::OfSource { examples: 30 },
         clients_evaluate: false,
         groups: vec![group("silo-a", 2), group("silo-b", 1)],
+        language: None,
         max_sequence_length: 16,
         seed: 42,
     }
 }
 
 fn load_silently(plan: &DataPlan, scope: Scope) -> Corpus {
-    load(plan, scope, &tokenizer(true), "hash", None, &Events::silent()).unwrap()
+    load(plan, scope, &loaded(true), None, &Events::silent()).unwrap()
 }
 
 fn error(plan: &DataPlan, scope: Scope) -> String {
-    load(plan, scope, &tokenizer(true), "hash", None, &Events::silent()).unwrap_err().to_string()
+    load(plan, scope, &loaded(true), None, &Events::silent()).unwrap_err().to_string()
 }
 
 fn texts(records: &[Record]) -> BTreeSet<Vec<u32>> {
@@ -133,7 +134,7 @@ fn a_group_s_own_data_stays_in_the_group_and_gives_up_what_is_public() {
     let everything = csv(folder.path(), "own.csv", 0..200);
     plan.groups[1] = GroupPlan { source: Some(everything), ..group("silo-b", 1) };
     let (events, told) = recorded();
-    let corpus = load(&plan, Scope::Everything, &tokenizer(true), "hash", None, &events).unwrap();
+    let corpus = load(&plan, Scope::Everything, &loaded(true), None, &events).unwrap();
     let public = texts(&corpus.public);
     assert_eq!(corpus.clients[2].len(), 200 - public.len());
     assert!(public.is_disjoint(&texts(&corpus.clients[2])));
@@ -219,7 +220,7 @@ fn a_text_without_a_token_is_refused_with_its_place() {
     let mail = mail(folder.path());
     write(folder.path(), "b/07.txt", "");
     let plan = plan(mail);
-    let told = load(&plan, Scope::Everything, &tokenizer(false), "hash", None, &Events::silent()).unwrap_err();
+    let told = load(&plan, Scope::Everything, &loaded(false), None, &Events::silent()).unwrap_err();
     assert!(told.to_string().contains("b/07.txt gives no token"), "{told}");
     assert_eq!(load_silently(&plan, Scope::Everything).clients.concat().len(), 70);
 }
@@ -238,7 +239,7 @@ fn another_seed_finds_the_texts_of_one_process_in_the_cache() {
     let cache = folder.path().join("cache");
     let stages = |plan: &DataPlan| {
         let (events, told) = recorded();
-        load(plan, Scope::Everything, &tokenizer(true), "hash", Some(&cache), &events).unwrap();
+        load(plan, Scope::Everything, &loaded(true), Some(&cache), &events).unwrap();
         let told = told.lock().unwrap();
         told.iter().filter(|event| matches!(event, Event::StageStarted { .. })).count()
     };

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Place, ReadError, Reading, Row, entries, name_all, open_error};
+use super::{Columns, Place, ReadError, Reading, Row, Said, Source, entries, name_all, open_error};
 use crate::events::Event;
 
 /// A folder, its label, its files.
@@ -15,10 +15,17 @@ type Labelled = (String, String, Vec<PathBuf>);
 
 pub(super) fn read(
     reading: &mut Reading<'_>,
-    path: &Path,
+    source: &Source,
     label_map: &BTreeMap<String, String>,
     value: Option<&str>,
 ) -> Result<Vec<Row>, ReadError> {
+    let path = &source.path;
+    let said = match source.columns {
+        Columns::Labelled { .. } => Said::Label,
+        Columns::Text { .. } => Said::All,
+        // A prompt, whose answer is its folder's label.
+        Columns::Prompt { .. } | Columns::Messages { .. } => Said::Response(Vec::new()),
+    };
     let folders = labelled_folders(path, label_map)?;
     reading.start(path, folders.iter().map(|(.., files)| files.len()).sum());
     let (mut rows, mut latin) = (Vec::new(), 0);
@@ -31,7 +38,7 @@ pub(super) fn read(
                 bytes.as_bytes().iter().map(|&byte| char::from(byte)).collect()
             });
             let place = Place { file: Arc::from(file), line: None };
-            rows.push(Row { text, label: Some(label.clone()), value: value.clone(), place });
+            rows.push(Row { text, label: Some(label.clone()), said: said.clone(), value: value.clone(), place });
         }
     }
     reading.events.tell(Event::StageFinished);

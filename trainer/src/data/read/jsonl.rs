@@ -1,5 +1,5 @@
 //! One JSON object a line.
-//! Must not guess: a cell is a string, a number or a boolean.
+//! Must not guess: a cell is a string, a number or a boolean, or a list where one belongs.
 
 use std::{path::Path, sync::Arc};
 
@@ -22,6 +22,7 @@ fn parse_line(line: &[u8], place: Place, wanted: Wanted<'_>) -> Result<Row, Read
     wanted.row(place, |column| match &object[column] {
         Value::String(text) => Ok(text.clone()),
         scalar @ (Value::Number(_) | Value::Bool(_)) => Ok(scalar.to_string()),
+        list @ (Value::Array(_) | Value::Object(_)) if wanted.is_list(column) => Ok(list.to_string()),
         Value::Null => Err(ReadError::malformed(&name, format!("`{column}` is null"))),
         Value::Array(_) | Value::Object(_) => {
             Err(ReadError::malformed(&name, format!("`{column}` is not a string, a number or a boolean")))

@@ -1,4 +1,4 @@
-//! Apache Parquet with flat columns.
+//! Apache Parquet with flat columns, and lists where they belong.
 //! Must not read columns that nobody asked for: files of texts often hold embeddings too.
 
 use std::{fmt::Display, path::Path, sync::Arc};
@@ -10,6 +10,8 @@ use parquet::{
     record::Field,
     schema::types::Type,
 };
+
+use serde_json::Value;
 
 use super::{Place, ReadError, Row, Wanted};
 use crate::caught::caught;
@@ -35,8 +37,8 @@ fn read_rows(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec
 }
 
 fn project(schema: &Type, wanted: Wanted<'_>) -> Result<Type, ParquetError> {
-    let names = [Some(wanted.text), wanted.label, wanted.value];
-    let asked_for = |name: &str| names.contains(&Some(name));
+    let names: Vec<&str> = wanted.all().collect();
+    let asked_for = |name: &str| names.contains(&name);
     let fields = schema.get_fields().iter().filter(|field| asked_for(field.name())).cloned().collect();
     Type::group_type_builder(schema.name()).with_fields(fields).build()
 }
@@ -47,11 +49,30 @@ fn read_row(row: &parquet::record::Row, number: u64, file: &Arc<Path>, wanted: W
     let name = place.clone();
     wanted.row(place, |column| {
         let field = row.get_column_iter().find(|(name, _)| *name == column).map(|(_, field)| field);
-        field.and_then(cell).ok_or_else(|| {
+        let list = field.filter(|_| wanted.is_list(column)).and_then(list).map(|list| list.to_string());
+        list.or_else(|| field.and_then(cell)).ok_or_else(|| {
             let there = field.map_or_else(String::new, |field| format!(", not {field}"));
             ReadError::malformed(&name, format!("`{column}` must be a string or an integer{there}"))
         })
     })
+}
+
+/// A list of texts or of groups of texts, as JSON.
+fn list(field: &Field) -> Option<Value> {
+    match field {
+        Field::ListInternal(list) => list.elements().iter().map(list_item).collect::<Option<Vec<_>>>().map(Value::from),
+        _ => None,
+    }
+}
+
+fn list_item(field: &Field) -> Option<Value> {
+    match field {
+        Field::Group(group) => {
+            let pairs = group.get_column_iter().map(|(name, field)| Some((name.clone(), Value::from(cell(field)?))));
+            Some(Value::Object(pairs.collect::<Option<_>>()?))
+        }
+        field => cell(field).map(Value::from),
+    }
 }
 
 fn cell(field: &Field) -> Option<String> {

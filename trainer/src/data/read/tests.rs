@@ -35,7 +35,7 @@ fn csv_with_quotes_line_breaks_and_another_order_of_columns() {
 fn label_as_a_partition_column_is_the_label_whatever_its_column_is_called() {
     let folder = tempfile::tempdir().unwrap();
     let mut csv = source(write(folder.path(), "mail.csv", "text,category\none,ham\n"), Format::Csv);
-    csv.columns.label = Some("category".into());
+    csv.columns = Columns::Labelled { text: "text".into(), label: Some("category".into()) };
     assert_eq!(cells(&csv, Some("label")), [row("one", "ham", "ham")]);
 }
 
@@ -43,7 +43,7 @@ fn label_as_a_partition_column_is_the_label_whatever_its_column_is_called() {
 fn a_public_source_may_do_without_labels() {
     let folder = tempfile::tempdir().unwrap();
     let mut csv = source(write(folder.path(), "mail.csv", "text\none\n"), Format::Csv);
-    csv.columns.label = None;
+    csv.columns = Columns::Labelled { text: "text".into(), label: None };
     assert_eq!(read(&csv, None, &Events::silent()).unwrap().rows[0].label, None);
 }
 
@@ -145,7 +145,8 @@ fn the_hash_covers_bytes_and_columns_but_not_where_the_file_lies() {
     let first = csv(one.path(), "text,label\none,ham\n");
     let same = csv(other.path(), "text,label\none,ham\n");
     assert_eq!(hash(&first), hash(&same));
-    let swapped = Source { columns: Columns { text: "label".into(), label: Some("text".into()) }, ..first.clone() };
+    let swapped =
+        Source { columns: Columns::Labelled { text: "label".into(), label: Some("text".into()) }, ..first.clone() };
     assert_ne!(hash(&first), hash(&swapped));
     assert_ne!(hash(&first), hash(&csv(other.path(), "text,label\none,spam\n")));
 }
@@ -215,7 +216,8 @@ mod parquet_files {
     #[test]
     fn no_spoilt_parquet_file_makes_reading_panic() {
         let (whole, path) = (file(), Arc::from(Path::new("mail.parquet")));
-        let wanted = Wanted { text: "text", label: Some("label"), value: None };
+        let columns = Columns::Labelled { text: "text".into(), label: Some("label".into()) };
+        let wanted = Wanted::new(&columns, None);
         for at in 0..whole.len() {
             for change in [0x01, 0x10, 0x80, 0xff] {
                 let mut spoilt = whole.clone();

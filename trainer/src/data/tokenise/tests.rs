@@ -2,7 +2,7 @@ use super::*;
 use crate::data::testing::{notes, recorded, tokenizer};
 
 fn tokens(texts: &[&str], max_length: usize) -> Vec<Vec<u32>> {
-    tokenise(texts, max_length, &tokenizer(true), "hash", None, &Events::silent()).unwrap()
+    tokenise(texts, Texts::Whole(max_length), &tokenizer(true), "hash", None, &Events::silent()).unwrap()
 }
 
 #[test]
@@ -20,14 +20,16 @@ fn a_long_text_is_truncated_to_the_plan_s_length_and_keeps_its_special_tokens() 
 
 #[test]
 fn a_length_that_special_tokens_fill_is_refused() {
-    let error = tokenise(&["w0"], 2, &tokenizer(true), "hash", None, &Events::silent()).unwrap_err().to_string();
+    let error =
+        tokenise(&["w0"], Texts::Whole(2), &tokenizer(true), "hash", None, &Events::silent()).unwrap_err().to_string();
     assert_eq!(error, "maxSequenceLength is 2, but this tokenizer adds 2 special tokens to every text; give more");
 }
 
 /// Tokens through the cache, and whether they had to be made.
 fn cached(folder: &Path, texts: &[&str], max_length: usize, tokenizer_hash: &str) -> (Vec<Vec<u32>>, bool) {
     let (events, told) = recorded();
-    let tokens = tokenise(texts, max_length, &tokenizer(true), tokenizer_hash, Some(folder), &events).unwrap();
+    let tokens =
+        tokenise(texts, Texts::Whole(max_length), &tokenizer(true), tokenizer_hash, Some(folder), &events).unwrap();
     (tokens, !told.lock().unwrap().is_empty())
 }
 
@@ -57,7 +59,7 @@ fn a_cache_that_cannot_be_written_is_a_note_and_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = crate::data::testing::write(folder.path(), "file", "in the way of a folder");
     let (events, told) = recorded();
-    assert!(tokenise(&["w0"], 16, &tokenizer(true), "hash", Some(&file), &events).is_ok());
+    assert!(tokenise(&["w0"], Texts::Whole(16), &tokenizer(true), "hash", Some(&file), &events).is_ok());
     assert!(notes(&told)[0].starts_with("the tokenised texts were not cached"), "{:?}", notes(&told));
 }
 
@@ -66,7 +68,7 @@ fn progress_says_how_many_texts_there_are() {
     let texts: Vec<String> = (0..1500).map(|number| format!("w{number}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let (events, told) = recorded();
-    tokenise(&texts, 16, &tokenizer(true), "hash", None, &events).unwrap();
+    tokenise(&texts, Texts::Whole(16), &tokenizer(true), "hash", None, &events).unwrap();
     let told = told.lock().unwrap();
     assert_eq!(told[0], Event::StageStarted { stage: "Tokenising 1,500 texts".into(), of: 1500 });
     assert_eq!(told[1], Event::StageAdvanced { at: 64 });

@@ -95,8 +95,12 @@ impl Metadata<'_> {
     fn pad_token_id(&self) -> u32 {
         ["tokenizer.ggml.padding_token_id", "tokenizer.ggml.eos_token_id"]
             .into_iter()
-            .find_map(|key| u32::try_from(self.integer(key)?).ok())
+            .find_map(|key| self.token_id(key))
             .unwrap_or(0)
+    }
+
+    fn token_id(&self, key: &str) -> Option<u32> {
+        u32::try_from(self.integer(key)?).ok()
     }
 
     fn integer(&self, key: &str) -> Option<i64> {

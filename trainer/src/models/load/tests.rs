@@ -296,3 +296,64 @@ fn a_folder_without_tokenizer_is_refused() {
     let found = load_tokenizer(&file("tiny-bert")).unwrap_err().to_string();
     assert!(found.contains("tokenizer.json cannot be read"), "{found}");
 }
+
+/// A folder with the tokenizer of MiniLM and a `tokenizer_config.json` of its own.
+fn with_tokenizer_config(config: &Value) -> Copied {
+    let model = Copied::of("tiny-bert");
+    fs::copy(real_model("minilm").join("tokenizer.json"), model.0.path().join("tokenizer.json")).unwrap();
+    fs::write(model.0.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    model
+}
+
+#[test]
+fn the_chat_template_of_a_folder_is_read_with_its_special_tokens() {
+    let tokens = json!({"bos_token": "[CLS]", "eos_token": {"content": "[SEP]", "lstrip": false}});
+    let loaded = |template: Value| {
+        let mut config = tokens.clone();
+        config["chat_template"] = template;
+        load_tokenizer(with_tokenizer_config(&config).0.path()).unwrap()
+    };
+    let expected = |source: &str| {
+        let [bos_token, eos_token] = ["[CLS]", "[SEP]"].map(|token| Some(token.to_owned()));
+        Some(ChatTemplate { source: source.to_owned(), bos_token, eos_token })
+    };
+    let plain = loaded(json!("{{ messages }}"));
+    assert_eq!((plain.chat, plain.eos_id, plain.pad_id), (expected("{{ messages }}"), Some(102), 102));
+    let several = json!([{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]);
+    assert_eq!(loaded(several).chat, expected("b"));
+    for none in [Value::Null, json!([{"name": "rag", "template": "a"}]), json!(7), json!([])] {
+        assert_eq!(loaded(none).chat, None);
+    }
+}
+
+#[test]
+fn a_chat_template_in_a_file_of_its_own_goes_before_the_one_in_the_configuration() {
+    let model = with_tokenizer_config(&json!({"chat_template": "old", "eos_token": "no such token"}));
+    fs::write(model.0.path().join("chat_template.jinja"), "new").unwrap();
+    let loaded = load_tokenizer(model.0.path()).unwrap();
+    let eos_token = Some("no such token".to_owned());
+    assert_eq!(loaded.chat, Some(ChatTemplate { source: "new".to_owned(), bos_token: None, eos_token }));
+    assert_eq!(loaded.eos_id, None);
+    fs::write(model.0.path().join("chat_template.jinja"), [0xff, 0xfe]).unwrap();
+    let found = load_tokenizer(model.0.path()).unwrap_err().to_string();
+    assert!(found.contains("chat_template.jinja cannot be read: stream did not contain valid UTF-8"), "{found}");
+}
+
+#[test]
+fn the_tokenizers_hash_covers_the_chat_template_and_its_tokens() {
+    let hash = |config: Value| load_tokenizer(with_tokenizer_config(&config).0.path()).unwrap().hash;
+    let hashes = [
+        json!({}),
+        json!({"eos_token": "[SEP]"}),
+        json!({"eos_token": "[SEP]", "chat_template": "a"}),
+        json!({"eos_token": "[SEP]", "chat_template": "b"}),
+        json!({"eos_token": "[SEP]", "chat_template": "b", "bos_token": ""}),
+        json!({"eos_token": "[SEP]", "chat_template": "b", "bos_token": "[CLS]"}),
+        json!({"eos_token": "[CLS]", "chat_template": "b", "bos_token": "[CLS]"}),
+    ]
+    .map(hash);
+    for (index, one) in hashes.iter().enumerate() {
+        assert!(one.len() == 64 && !hashes[..index].contains(one), "{index}");
+    }
+    assert_eq!(hash(json!({})), hashes[0]);
+}

@@ -1,12 +1,18 @@
 //! The tokenizer that belongs to a model.
 //! Must not pad or truncate: batches are bucketed by their true length, so what the file asks for is cleared.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::{super::shape::ModelShape, LoadError, files::ModelFiles, gguf, hash_files, parse, read};
+use super::{
+    super::shape::ModelShape,
+    LoadError,
+    chat::{self, ChatTemplate},
+    files::ModelFiles,
+    gguf, hash_files, parse, read,
+};
 use crate::caught::caught;
 
 /// A tokenizer with what a run records of it.
@@ -18,6 +24,10 @@ pub struct LoadedTokenizer {
     pub hash: String,
     /// The token that fills rows.
     pub pad_id: u32,
+    /// The token that ends a text, where the files name one.
+    pub eos_id: Option<u32>,
+    /// How the model wants a conversation laid out, where its files say it.
+    pub chat: Option<ChatTemplate>,
 }
 
 impl LoadedTokenizer {
@@ -26,7 +36,8 @@ impl LoadedTokenizer {
     /// # Errors
     /// [`LoadError::TokenizerMismatch`] with both numbers.
     pub fn check(&self, shape: &ModelShape) -> Result<(), LoadError> {
-        let largest_id = self.tokenizer.get_vocab(true).into_values().chain([self.pad_id]).max().unwrap_or(0);
+        let largest_id =
+            self.tokenizer.get_vocab(true).into_values().chain([self.pad_id]).chain(self.eos_id).max().unwrap_or(0);
         if (largest_id as usize) < shape.vocab {
             return Ok(());
         }
@@ -49,8 +60,19 @@ fn from_folder(folder: &Path) -> Result<LoadedTokenizer, LoadError> {
     let file = folder.join("tokenizer.json");
     let wrong = |reason| LoadError::Tokenizer { path: file.clone(), reason };
     let tokenizer = parse_tokenizer(&read(&file)?).map_err(wrong)?;
-    let pad_id = pad_token(folder, &tokenizer)?;
-    Ok(LoadedTokenizer { tokenizer, hash: hash_files(&[&file])?, pad_id })
+    let config = read_config(folder)?;
+    let id = |key| chat::token(&config, key).and_then(|token| tokenizer.token_to_id(token));
+    let eos_id = id("eos_token");
+    let pad_id = id("pad_token").or(eos_id).unwrap_or(0);
+    let chat = chat::of_folder(folder, &config)?;
+    let hash = chat::hash_with(&hash_files(&[&file])?, chat.as_ref(), eos_id);
+    Ok(LoadedTokenizer { tokenizer, hash, pad_id, eos_id, chat })
+}
+
+/// `tokenizer_config.json`, or nothing where there is none.
+fn read_config(folder: &Path) -> Result<Value, LoadError> {
+    let file = folder.join("tokenizer_config.json");
+    if file.is_file() { parse(&file, &read(&file)?) } else { Ok(Value::Null) }
 }
 
 /// What a `tokenizer.json` describes, without the padding and truncation it asks for.
@@ -65,18 +87,4 @@ pub(super) fn parse_tokenizer(json: &[u8]) -> Result<Tokenizer, String> {
 /// Makes a tokenizer; the library panics on some that make no sense, and that is an error too.
 pub(super) fn build(make: impl FnOnce() -> tokenizers::Result<Tokenizer>) -> Result<Tokenizer, String> {
     caught(make)?.map_err(|error| error.to_string())
-}
-
-/// The padding token of `tokenizer_config.json`, else its end-of-text token, else 0.
-fn pad_token(folder: &Path, tokenizer: &Tokenizer) -> Result<u32, LoadError> {
-    let file: PathBuf = folder.join("tokenizer_config.json");
-    if !file.is_file() {
-        return Ok(0);
-    }
-    let config: Value = parse(&file, &read(&file)?)?;
-    let text = |key: &str| {
-        let token = config.get(key)?;
-        token.as_str().or_else(|| token.get("content")?.as_str())
-    };
-    Ok(["pad_token", "eos_token"].into_iter().filter_map(text).find_map(|t| tokenizer.token_to_id(t)).unwrap_or(0))
 }

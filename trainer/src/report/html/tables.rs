@@ -51,7 +51,7 @@ fn columns(runs: &[Run]) -> Vec<Column> {
     };
     vec![
         column(Better::Larger, units::percent, |run| Some(measures::scores(run)?.accuracy)),
-        column(Better::Larger, units::decimal, |run| Some(measures::scores(run)?.macro_f1)),
+        column(Better::Larger, units::decimal, |run| measures::scores(run)?.macro_f1),
         column(Better::Smaller, units::decimal, |run| Some(measures::scores(run)?.loss)),
         column(Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.up as f64)),
         column(Better::Smaller, units::bytes, |run| Some(run.totals.payload_bytes.down as f64)),
@@ -74,7 +74,16 @@ fn notes(report: &RunReport) -> Vec<String> {
     let worst = worst.map(|worst| format!("worst client: {} ({})", units::percent(worst.accuracy), worst.client));
     let stopped = (report.phase == RunPhase::Succeeded && report.stop_reason != "rounds")
         .then(|| format!("stopped by {} after round {}", report.stop_reason, report.rounds.len()));
-    [mean, worst, stopped].into_iter().flatten().collect()
+    [said(report), mean, worst, stopped].into_iter().flatten().collect()
+}
+
+/// How a language model's words do.
+fn said(report: &RunReport) -> Option<String> {
+    let end = &report.final_figures;
+    let shares =
+        [("tokens", end.token_accuracy), ("whole answers", end.exact_match), ("choices", end.choices_accuracy)];
+    let shares = shares.into_iter().filter_map(|(of, share)| Some(format!("{} of {of}", units::percent(share?))));
+    Some(format!("perplexity {}; right: {}", units::decimal(end.perplexity?), shares.collect::<Vec<_>>().join(", ")))
 }
 
 /// Scores of one label in one run.

@@ -132,7 +132,9 @@ pub(crate) fn smallest() -> Vec<u8> {
         .word("tokenizer.ggml.pre", "smollm")
         .list("tokenizer.ggml.tokens", 8, 5, &texts(&["<end>", "a", "b", "ab", "word"]))
         .list("tokenizer.ggml.merges", 8, 1, &texts(&["a b"]))
-        .list("tokenizer.ggml.token_type", 5, 5, &types);
+        .list("tokenizer.ggml.token_type", 5, 5, &types)
+        .word("tokenizer.chat_template", "{{ messages }}")
+        .number("tokenizer.ggml.eos_token_id", 0);
     let (f32s, f16s, q4_1, q8_0, bf16s) = ((0, 128), (1, 64), (3, 20), (8, 34), (30, 64));
     for (name, rows, (type_id, row_bytes)) in [
         ("token_embd", 5, q8_0),
@@ -207,6 +209,16 @@ fn the_tokenizer_of_smollm2_splits_digits_keeps_bytes_and_finds_special_tokens()
     assert_eq!(loaded.tokenizer.decode(encoding(text).get_ids(), false).unwrap(), text);
     assert_eq!(loaded.pad_id, 2);
     loaded.check(load(&real_model("smollm2")).shape()).unwrap();
+}
+
+#[test]
+fn the_chat_template_of_smollm2_is_read_with_the_token_that_ends_a_turn() {
+    let loaded = super::super::load_tokenizer(&real_model("smollm2")).unwrap();
+    let chat = loaded.chat.unwrap();
+    assert!(chat.source.contains("add_generation_prompt"), "{}", chat.source);
+    let [bos, eos] = [chat.bos_token, chat.eos_token].map(Option::unwrap);
+    // As transformers' tokenizer of the same model has them.
+    assert_eq!((bos.as_str(), eos.as_str(), loaded.eos_id), ("<|im_start|>", "<|im_end|>", Some(2)));
 }
 
 #[test]

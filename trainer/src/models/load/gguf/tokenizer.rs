@@ -11,7 +11,11 @@ use tokenizers::{
 };
 
 use super::{
-    super::{LoadError, LoadedTokenizer, tokenizer},
+    super::{
+        LoadError, LoadedTokenizer,
+        chat::{self, ChatTemplate},
+        tokenizer,
+    },
     Metadata, open_header,
 };
 
@@ -33,7 +37,19 @@ pub(in crate::models::load) fn load_tokenizer(path: &Path) -> Result<LoadedToken
     }
     let tokenizer = tokenizer::build(|| build(tokens, merges, types))
         .map_err(|reason| LoadError::Tokenizer { path: path.into(), reason })?;
-    Ok(LoadedTokenizer { tokenizer, hash: hash(tokens, merges), pad_id: metadata.pad_token_id() })
+    let chat = chat_template(&metadata, tokens);
+    let eos_id = metadata.token_id("tokenizer.ggml.eos_token_id");
+    let hash = chat::hash_with(&hash(tokens, merges), chat.as_ref(), eos_id);
+    Ok(LoadedTokenizer { tokenizer, hash, pad_id: metadata.pad_token_id(), eos_id, chat })
+}
+
+fn chat_template(metadata: &Metadata, tokens: &[String]) -> Option<ChatTemplate> {
+    let token = |key| metadata.token_id(key).and_then(|id| tokens.get(id as usize)).cloned();
+    Some(ChatTemplate {
+        source: metadata.text("tokenizer.chat_template")?.to_owned(),
+        bos_token: token("tokenizer.ggml.bos_token_id"),
+        eos_token: token("tokenizer.ggml.eos_token_id"),
+    })
 }
 
 fn check_kind(metadata: &Metadata) -> Result<(), LoadError> {
