@@ -74,7 +74,7 @@ pub struct Group {
     /// and the join bundle that the operator makes; needs `server.expose`.
     #[serde(default)]
     pub placement: Placement,
-    /// Where its clients keep what goes on from round to round: in KD-FedLLM their models, with aggregation FLoRA or
+    /// Where its clients keep what goes on from round to round: in KD-FedLLM their models, with `FLoRA` or
     /// `FedExLoRA` what was added beside the base. Left out, in the pod: a replaced pod replays its rounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,

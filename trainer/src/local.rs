@@ -39,7 +39,7 @@ pub struct Recipe {
     pub seed: u64,
     /// What fills a batch; masked, so that it decides nothing.
     pub pad_id: u32,
-    /// The mu of FedProx (Li et al., arXiv 1812.06127): the loss of a round's steps has `mu / 2` times the squared
+    /// The mu of `FedProx` (Li et al., arXiv 1812.06127): the loss of a round's steps has `mu / 2` times the squared
     /// distance to where the round began beside it. Zero for none.
     pub proximal_mu: f64,
 }
@@ -157,7 +157,7 @@ pub fn train(
     Ok(losses / batches.len().max(1) as f64)
 }
 
-/// FedProx's pull back to where a round began.
+/// The pull of `FedProx` back to where a round began.
 struct Pull {
     mu: f64,
     start: Vec<Tensor>,

@@ -14,7 +14,7 @@
 //! | `FedExLoRA` (2410.09432) | A, B, the last residual | A, B | means, and what they lack of the mean product: everyone adds it beside the base |
 //! | `FlexLoRA` (2402.11505) | A, B of the client's rank | A, B | the mean product, cut to each client's rank by singular values |
 //!
-//! What is beside the base in FLoRA and FedExLoRA is the same for all clients, and it is their state: a client that
+//! What is beside the base in `FLoRA` and `FedExLoRA` is the same for all clients, and it is their state: a client that
 //! was not asked in a round, joined late or lost its state is sent that round's products when it is asked again.
 //!
 //! | file | one thing |
@@ -73,7 +73,7 @@ pub enum Aggregation {
 pub struct FedLlm {
     /// What clients upload, and what becomes of it.
     pub upload: Upload,
-    /// FedProx's mu; zero for none.
+    /// The mu of `FedProx`; zero for none.
     pub proximal_mu: f64,
     /// The LoRA rank of each client.
     pub ranks: Vec<usize>,

@@ -7,15 +7,15 @@ use crate::low_rank::LowRank;
 
 /// One client's pair of a module: A `[r_k, inputs]`, B `[outputs, r_k]`.
 pub(super) struct Share<'a> {
-    /// p_k, its share of the examples; all together are 1.
+    /// `p_k`, its share of the examples; all together are 1.
     pub(super) weight: f64,
-    /// s_k, what its B A is multiplied with.
+    /// `s_k`, what its B A is multiplied with.
     pub(super) scale: f64,
     pub(super) a: &'a Tensor,
     pub(super) b: &'a Tensor,
 }
 
-/// `sum p_k s_k B_k A_k`, of rank `sum r_k`: all A below one another, all B side by side (FLoRA, arXiv 2409.05976).
+/// `sum p_k s_k B_k A_k`, of rank `sum r_k`: all A below one another, all B side by side (`FLoRA`, arXiv 2409.05976).
 pub(super) fn mean_product(shares: &[Share<'_>]) -> LowRank {
     let _no_graph = tch::no_grad_guard();
     let part =

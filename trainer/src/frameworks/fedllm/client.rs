@@ -111,14 +111,14 @@ fn take_means_and_residual(model: &mut Model, ask: &Message) -> Result<(), Frame
     Ok(())
 }
 
-/// Before the first round, and after one with a single client in FedExLoRA, there is nothing to add.
+/// Before the first round, and after one with a single client in `FedExLoRA`, there is nothing to add.
 fn fold(model: &mut Model, products: &[LowRank]) {
     if !products.is_empty() {
         model.fold(products);
     }
 }
 
-/// Which streams FLoRA's pair of a round is drawn from: in the first round those of every run's first adapter.
+/// Which streams the pair of a round of `FLoRA` is drawn from: in the first round those of every run's first adapter.
 pub(super) fn new_pair(seed: u64, round: u32) -> Key {
     Key { seed, round: round.saturating_sub(1), ..Key::default() }
 }

@@ -111,7 +111,7 @@ impl Scene {
     /// A round of the three clients: everyone is asked, everyone uploads, the server closes.
     fn play(&mut self, round: u32) -> Vec<Message> {
         let asks: Vec<Message> = (0..3).map(|client| self.ask(client, round)).collect();
-        for client in 0..3 {
+        for (client, ask) in asks.iter().enumerate() {
             let kinds = self.client(client);
             let kinds = kinds.seat.model.adapter().part(Part::Whole).into_iter().map(payload_kind);
             let uploads = self.upload(client, round);
@@ -119,7 +119,7 @@ impl Scene {
                 .iter()
                 .zip(kinds)
                 .map(|((name, values), kind)| WireTensor::from_tensor(name, kind, values, Element::F32).unwrap());
-            let upload = Message { tensors: tensors.collect(), ..answer(&asks[client]) };
+            let upload = Message { tensors: tensors.collect(), ..answer(ask) };
             self.server.take(client, Exchange { round, index: 0 }, &upload, &Figures::default()).unwrap();
         }
         let answered: Vec<(Client, u64)> = EXAMPLES.iter().copied().enumerate().collect();
@@ -131,8 +131,8 @@ impl Scene {
     fn target(&self, round: u32) -> Vec<Tensor> {
         let all: u64 = EXAMPLES.iter().sum();
         let mut sums: Vec<Tensor> = Vec::new();
-        for client in 0..3 {
-            let weight = EXAMPLES[client] as f64 / all as f64 * self.lora(client).scale();
+        for (client, examples) in EXAMPLES.into_iter().enumerate() {
+            let weight = examples as f64 / all as f64 * self.lora(client).scale();
             let uploads: BTreeMap<String, Tensor> = self.upload(client, round).into_iter().collect();
             let half = self.client(client);
             for (module, [a, b]) in half.seat.model.adapter().pairs().enumerate() {
@@ -193,7 +193,7 @@ fn flora_and_fedex_apply_the_mean_product_within_1e_5_on_server_and_clients() {
     }
 }
 
-/// The second round begins with what the first left: FLoRA with new pairs, `FedExLoRA` with the means.
+/// The second round begins with what the first left: `FLoRA` with new pairs, `FedExLoRA` with the means.
 #[test]
 fn what_is_beside_the_base_adds_up_over_rounds() {
     let mut flora = Scene::new(Aggregation::Flora, [2, 2, 2]);
@@ -403,7 +403,7 @@ fn steps_by_autograd(plan: &Plan, mu: f64) -> Vec<f32> {
         let mut loss = loss(&model.forward(&batch.tokens, Some(Key { step: step as u32, ..key })), &batch.targets);
         if mu > 0.0 {
             let squares = parameters.iter().zip(&start).map(|(p, start)| (*p - start).square().sum(Kind::Float));
-            loss = loss + squares.fold(Tensor::from(0.0f32), |sum, square| sum + square) * (mu / 2.0);
+            loss += squares.fold(Tensor::from(0.0f32), |sum, square| sum + square) * (mu / 2.0);
         }
         let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
         optimizer.step(&parameters, &gradients);
@@ -514,7 +514,7 @@ fn clients_that_were_not_asked_catch_up_and_go_on_from_the_same_residual() {
     }
 }
 
-/// 24 x 24 is as large as a stack of rank 12: the third round's FLoRA residual, of rank 18, is kept as a matrix.
+/// 24 x 24 is as large as a stack of rank 12: the third round's residual, of rank 18, is kept as a matrix.
 #[test]
 fn a_residual_that_grows_becomes_a_matrix_and_is_kept_and_read_again() {
     let mut scene = Scene::new(Aggregation::Flora, [2, 2, 2]);
