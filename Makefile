@@ -84,8 +84,9 @@ $(CARGO_DENY):
 fuzz: setup $(CARGO_FUZZ) ## Feed every parser made-up bytes, SECONDS=600 each
 	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh $(SECONDS)
 
+# A part of its own for what takes an hour: only where its seconds are given.
 .PHONY: soak
-soak: setup $(CARGO_FUZZ) soak-kills ## What takes too long for each change: 300 kills, a minute of each fuzz target
+soak: setup $(CARGO_FUZZ) soak-kills $(if $(QUIET),soak-quiet) ## What takes too long for each change: 300 kills, a minute of each fuzz target (QUIET=3600: and an hour of silence)
 	$(TIMED) env CARGO_FUZZ=$(CARGO_FUZZ) scripts/fuzz.sh 60
 
 $(CARGO_FUZZ):
@@ -96,6 +97,12 @@ KILLS ?= 300
 .PHONY: soak-kills
 soak-kills: setup
 	$(TIMED) env FEDTUNE_KILLS=$(KILLS) cargo test $(LOCKED) --workspace --test kills -- --nocapture
+
+# Blocks a client's model thread, and a server's disk, for QUIET seconds: every session is kept.
+.PHONY: soak-quiet
+soak-quiet: setup
+	$(TIMED) env FEDTUNE_QUIET=$(or $(QUIET),3600) cargo test $(LOCKED) --workspace --lib -- \
+		--ignored --nocapture --exact server::quiet::a_session_quiet_for_an_hour_is_kept
 
 .PHONY: generate
 generate: ## Write the custom resource definition anew from the types in crds/

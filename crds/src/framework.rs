@@ -195,10 +195,14 @@ pub struct KdFedLlm {
     #[x_kube(validation = between(1, 100_000, "a number of distillation steps"))]
     pub distillation_steps: u32,
     /// How the server averages the clients' logits. `Uniform`: plain mean. `Examples`: weighted by their training
-    /// examples.
+    /// examples. `Confidence`: at each read state by 1 - H(p) / ln C, where p is the client's softmax(z / T) over the C
+    /// classes and H its entropy in nats, so that a client that is sure counts more than one that is not; where all
+    /// weights are zero, plain mean.
     #[serde(default)]
     pub weighting: Weighting,
-    /// Which logits travel. Left out, all of them.
+    /// Which logits travel, both ways. Left out, all of them, as 32-bit floats. With `topK` or `byteBudget` the k largest
+    /// of log softmax(z / T) at each read state, as 16-bit floats, with their classes in the smallest integer that holds
+    /// all classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logits: Option<Logits>,
 }
@@ -211,6 +215,8 @@ pub enum Weighting {
     Uniform,
     /// By training examples.
     Examples,
+    /// By how sure each client is, at each read state.
+    Confidence,
 }
 
 /// Which logits travel: the largest k of each row, k given or derived from a budget.
@@ -218,11 +224,13 @@ pub enum Weighting {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = at_most_one(&["topK", "byteBudget"]))]
 pub struct Logits {
-    /// Send the k largest log-probabilities of each row; the rest is spread evenly over the others.
+    /// Send the k largest log-probabilities of each row; the rest of the mass is spread evenly over the other classes.
+    /// At most as many as there are classes; a language model's classes are its vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = between(1, 1_000_000, "k"))]
     pub top_k: Option<u32>,
-    /// Send as many of the largest as fit into so many bytes a client, round and direction.
+    /// Send as many of the largest as fit into so many bytes a client, round and direction: a read state takes
+    /// k (2 + the bytes of a class) of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub byte_budget: Option<ByteSize>,
 }

@@ -38,7 +38,8 @@ pub struct HuggingFace {
     #[serde(default = "revision")]
     #[schemars(length(min = 1, max = 128))]
     pub revision: String,
-    /// One file of the repository, where it holds several models or tables. Left out, what is needed of the whole.
+    /// One file of the repository, one folder, or a pattern in which `*` stands for anything but `/`, as in
+    /// `data/train-*.parquet`. Left out, what is needed of the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub file: Option<String>,
@@ -68,7 +69,7 @@ pub struct Http {
 #[x_kube(validation = ("has(self.accessKeyIdSecretRef) == has(self.secretAccessKeySecretRef)",
     "set both accessKeyIdSecretRef and secretAccessKeySecretRef, or neither"))]
 pub struct S3 {
-    /// Bucket and prefix, as in `s3://bucket/path/to`.
+    /// Bucket and prefix, as in `s3://bucket/path/to`; or one object, as in `s3://bucket/mail.csv`.
     #[schemars(length(max = 1024))]
     #[x_kube(validation = matches("^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^ ]*)?$", "an S3 address is s3://bucket/prefix; a bucket has 3 to 63 small letters, digits, . and -"))]
     pub url: String,
@@ -81,7 +82,7 @@ pub struct S3 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
-    /// Secret with the access key's id. Left out, the pod's own identity is used.
+    /// Secret with the access key's id. Left out, the pod's own identity is used, on one machine the environment's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key_id_secret_ref: Option<SecretKeyRef>,
     /// Secret with the access key itself.

@@ -34,7 +34,8 @@ pub struct Training {
     #[serde(default = "batch_size")]
     #[x_kube(validation = between(1, 65_536, "a batch size"))]
     pub batch_size: u32,
-    /// Batches whose gradients are averaged before one optimizer step.
+    /// Batches whose gradients are averaged before one optimizer step. Local steps stay optimizer steps: with 2 each of
+    /// them takes two batches.
     #[serde(default = "gradient_accumulation")]
     #[x_kube(validation = between(1, 4096, "gradientAccumulation"))]
     pub gradient_accumulation: u32,
@@ -45,7 +46,8 @@ pub struct Training {
     /// What turns gradients into steps. A client's optimizer state starts anew each round.
     #[serde(default)]
     pub optimizer: Optimizer,
-    /// How the learning rate changes over all steps of the run.
+    /// How the learning rate changes over the run: each client counts its own optimizer steps of all rounds together, a
+    /// distillation its own, and the server, where it has an optimizer, its rounds.
     #[serde(default)]
     pub schedule: Schedule,
     /// Decoupled weight decay, per step, times the learning rate.
@@ -157,32 +159,38 @@ pub struct Sgd {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = exactly_one(&["constant", "linear", "cosine"]))]
 pub struct Schedule {
-    /// It stays as it is.
+    /// Up in a line over the warm-up, where there is any, then it stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constant: Option<Constant>,
-    /// Up in a line over the warm-up, then down in a line to 0 at the last step of the run.
+    /// Up in a line over the warm-up, then down in a line to 0 at the end of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear: Option<Decay>,
-    /// Up in a line over the warm-up, then down along half a cosine to 0 at the last step of the run.
+    /// Up in a line over the warm-up, then down along half a cosine to 0 at the end of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cosine: Option<Decay>,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { constant: Some(Constant {}), linear: None, cosine: None }
+        Self { constant: Some(Constant::default()), linear: None, cosine: None }
     }
 }
 
-/// A constant learning rate has no settings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Constant {}
+/// A learning rate that rises, then stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Constant {
+    /// Optimizer steps over which it rises in a line from 0.
+    #[serde(default)]
+    #[x_kube(validation = between(0, 1_000_000_000, "a number of warm-up steps"))]
+    pub warmup_steps: u32,
+}
 
 /// A learning rate that rises, then falls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decay {
-    /// Steps over which it rises from 0.
+    /// Optimizer steps over which it rises in a line from 0.
     #[serde(default)]
     #[x_kube(validation = between(0, 1_000_000_000, "a number of warm-up steps"))]
     pub warmup_steps: u32,

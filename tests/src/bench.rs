@@ -107,8 +107,11 @@ spec:
     /// Puts `command` into the folder and out of the reach of what the caller has set.
     pub fn settle(&self, command: &mut Command) {
         command.current_dir(self.0.path()).env("FEDTUNE_CACHE", self.path("cache"));
-        for heeded in ["RUST_LOG", "NO_COLOR", "RUST_BACKTRACE", "FEDTUNE_RUN_UID"] {
+        for heeded in ["RUST_LOG", "NO_COLOR", "RUST_BACKTRACE", "FEDTUNE_RUN_UID", "HF_TOKEN", "HF_ENDPOINT"] {
             command.env_remove(heeded);
+        }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AWS_")) {
+            command.env_remove(name);
         }
     }
 

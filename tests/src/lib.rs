@@ -5,14 +5,18 @@
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
+//! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
+//! | `mounts.rs` | disks that turn read-only |
 //! | `program.rs` | the program: built, started, waited for |
 //! | `siege.rs` | server and clients that are killed and started again |
 //! | `tiny.rs` | a model and texts so small that a run takes a second |
 
 mod bench;
 pub mod exposition;
+pub mod files;
 pub mod http;
+pub mod mounts;
 mod program;
 pub mod siege;
 pub mod tiny;

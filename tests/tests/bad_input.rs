@@ -168,9 +168,7 @@ fn an_override_without_a_value_is_refused() {
 fn fields_that_no_code_does_yet_are_refused_and_not_ignored() {
     for (set, words) in [
         ("model.task=CausalLM", "spec.model.task asks for CausalLM, which this version does not do yet"),
-        ("stop.targetAccuracy=0.9", "spec.stop asks for an early end, which this version does not do yet"),
         ("training.gradientCheckpointing=true", "spec.training.gradientCheckpointing asks for "),
-        ("training.gradientAccumulation=2", "spec.training.gradientAccumulation asks for "),
     ] {
         sets_are_refused(&[set], words);
     }
@@ -184,14 +182,14 @@ fn a_codec_that_no_code_does_yet_is_refused() {
 }
 
 #[test]
-fn a_remote_source_is_refused() {
+fn a_model_of_several_files_behind_one_address_is_refused_before_anything_is_asked_for() {
     let bench = Bench::new();
     let yaml = bench.yaml("tiny", "fedLLM: {}");
     let path = format!("source: {{path: {}}}", bench.path("model").display());
-    let hub = "source: {huggingFace: {repo: HuggingFaceTB/SmolLM2-135M}}";
+    let http = "source: {http: {url: 'https://me:secret@models.invalid/model.safetensors'}}";
     assert!(yaml.contains(&path));
-    let spec = bench.write("tiny.yaml", yaml.replace(&path, hub)).display().to_string();
-    let words = "spec.model.source asks for a remote source, which this version does not do yet; set path to a folder";
+    let spec = bench.write("tiny.yaml", yaml.replace(&path, http)).display().to_string();
+    let words = "https://models.invalid/model.safetensors is one file, so a model there is a .gguf file";
     refused_without_a_trace(&bench, &spec, &[], words);
 }
 

@@ -118,7 +118,7 @@ fn a_client_that_finds_no_server_gives_up_with_a_sentence() {
     let url = format!("http://{address}");
     let ended = bench.fedtune(&["client", &spec, "--client", "silo/0", "--server", &url, "--patience", "0"]);
     assert_eq!(ended.code, Some(1), "{ended:#?}");
-    assert!(ended.stderr.contains(&format!("no server answered at http://{address} within 0 s")), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("no server answers at http://{address}")), "{}", ended.stderr);
 }
 
 #[test]

@@ -16,10 +16,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use fedtune::{
-    low_rank::LowRank,
-    models::{Base, Head, LoadOptions, LoraSettings, Model, Parameter, Precision, Tokens},
-};
+use fedtune::models::{Base, Head, LoadOptions, LoraSettings, Model, Parameter, Precision, Tokens};
 use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Device, Tensor};
 
@@ -37,10 +34,6 @@ struct AdapterConfig {
     lora_alpha: f64,
     use_rslora: bool,
     target_modules: Targets,
-    #[serde(default)]
-    rank_pattern: HashMap<String, usize>,
-    #[serde(default)]
-    alpha_pattern: HashMap<String, f64>,
 }
 
 #[derive(Deserialize)]
@@ -76,52 +69,27 @@ fn load(base: &Path, adapter: &Path, labels: usize) -> anyhow::Result<Model> {
         alpha: config.lora_alpha,
         dropout: 0.0,
         rs_lora: config.use_rslora,
-        target_modules: match &config.target_modules {
-            Targets::Shorthand(name) => vec![name.clone()],
-            Targets::Names(names) => names.clone(),
+        target_modules: match config.target_modules {
+            Targets::Shorthand(name) => vec![name],
+            Targets::Names(names) => names,
         },
     };
     let base = Base::load(base, LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false })?;
     let model = Model::new(base, &lora, Head::Classifier(labels), 0)?;
     let mut values: HashMap<String, Tensor> =
         Tensor::read_safetensors(adapter.join("adapter_model.safetensors"))?.into_iter().collect();
-    // A pair may have a rank of its own; its alpha then leaves the scale what it is.
-    for (module, alpha) in &config.alpha_pattern {
-        let rank = *config.rank_pattern.get(module).with_context(|| format!("{module} has no rank of its own"))?;
-        let scale = LoraSettings { rank, alpha: *alpha, ..lora.clone() }.scale();
-        ensure!((scale - lora.scale()).abs() < 1e-9, "{module} is scaled by {scale}, the others by {}", lora.scale());
-    }
-    let pairs = model.adapter().pairs().map(|pair| take_pair(pair, &config.rank_pattern, &mut values));
-    let model = model.with_pairs(&lora, pairs.collect::<anyhow::Result<_>>()?);
-    for parameter in model.adapter().head_parameters() {
+    for parameter in model.adapter().parameters() {
         overwrite(parameter, &mut values)?;
     }
     ensure!(values.is_empty(), "the model has no place for {:?}", values.keys());
     Ok(model)
 }
 
-/// A module's pair, of the rank that the adapter's configuration gives it.
-fn take_pair(
-    pair: [&Parameter; 2],
-    ranks: &HashMap<String, usize>,
-    values: &mut HashMap<String, Tensor>,
-) -> anyhow::Result<LowRank> {
-    let module = pair[0].name.trim_end_matches(".lora_A.weight");
-    let own = ranks.get(module).copied();
-    let expected = |p: &Parameter| own.map_or_else(|| p.tensor.size(), |rank| p.shape_at(rank));
-    let down = take(&pair[0].name, &expected(pair[0]), values)?;
-    Ok(LowRank { up: take(&pair[1].name, &expected(pair[1]), values)?, down })
-}
-
-fn take(name: &str, expected: &[i64], values: &mut HashMap<String, Tensor>) -> anyhow::Result<Tensor> {
-    let name = format!("base_model.model.{name}");
-    let value = values.remove(&name).with_context(|| format!("the adapter has no {name}"))?;
-    ensure!(value.size() == expected, "{name} has shape {:?}, expected {expected:?}", value.size());
-    Ok(value)
-}
-
 fn overwrite(parameter: &Parameter, values: &mut HashMap<String, Tensor>) -> anyhow::Result<()> {
-    let value = take(&parameter.name, &parameter.tensor.size(), values)?;
+    let name = format!("base_model.model.{}", parameter.name);
+    let value = values.remove(&name).with_context(|| format!("the adapter has no {name}"))?;
+    let (found, expected) = (value.size(), parameter.tensor.size());
+    ensure!(found == expected, "{name} has shape {found:?}, expected {expected:?}");
     tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&value));
     Ok(())
 }

@@ -18,6 +18,7 @@ use fedtune::{
         local::{Ended, Kept, run},
         materials::Shelf,
     },
+    sources::Access,
 };
 use tch::{Kind, Tensor};
 
@@ -33,7 +34,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let yaml = std::fs::read_to_string(&arguments.spec)?;
-    let mut shelf = Shelf::new(None, Events::silent());
+    let mut shelf = Shelf::new(None, Access::from_environment(), Events::silent());
     println!("| aggregation | mean error | largest error | accuracy | loss | bytes down | bytes up |");
     for aggregation in AGGREGATIONS {
         let mut sets = arguments.sets.clone();

@@ -18,6 +18,7 @@ use fedtune::{
     models::{Head, Model, Tokens},
     plan::Plan,
     run::materials::{Materials, Shelf},
+    sources::Access,
 };
 use tch::{Kind, Tensor};
 
@@ -42,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let plan = plan(&arguments)?;
     tch::set_num_threads(plan.threads as i32);
-    let materials = Shelf::new(None, Events::silent()).take(&plan)?;
+    let materials = Shelf::new(None, Access::from_environment(), Events::silent()).take(&plan)?;
     let labels = Labels::new(materials.corpus.label_order.clone());
     let train = encode(&chosen(&materials.corpus.clients, arguments.limit), &labels)?;
     let evaluation = encode(&materials.corpus.evaluation, &labels)?;

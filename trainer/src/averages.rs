@@ -30,6 +30,28 @@ impl Mean {
     }
 }
 
+/// A mean of equally shaped matrices in the making, in which each row has a weight of its own.
+#[derive(Debug, Default)]
+pub struct RowMean(Option<(Tensor, Tensor)>);
+
+impl RowMean {
+    /// Adds `tensor` `[rows, columns]`, each row times its weight in `weights` `[rows, 1]`, F64.
+    pub fn add(&mut self, tensor: &Tensor, weights: &Tensor) {
+        let _no_graph = tch::no_grad_guard();
+        let term = tensor.to_kind(Kind::Double) * weights;
+        self.0 = Some(match self.0.take() {
+            Some((mut sum, mut total)) => (sum.g_add_(&term), total.g_add_(weights)),
+            None => (term, weights.copy()),
+        });
+    }
+
+    /// The mean in F32, of rows whose weights are not all zero; nothing where nothing was added.
+    pub fn finish(self) -> Option<Tensor> {
+        let _no_graph = tch::no_grad_guard();
+        self.0.map(|(sum, total)| (sum / total).to_kind(Kind::Float))
+    }
+}
+
 /// Weighted means of lists of tensors, entry by entry: `clients` yields each client's weight and list in client order.
 pub fn weighted_means<'a>(clients: impl IntoIterator<Item = (f64, &'a [Tensor])>) -> Vec<Tensor> {
     let mut means: Vec<Mean> = Vec::new();

@@ -19,7 +19,10 @@ use crate::{
 mod apart;
 mod certs;
 pub mod environment;
+mod estimate;
 mod identity;
+mod merge;
+mod predict;
 mod report;
 mod run;
 mod signals;
@@ -64,6 +67,12 @@ pub enum Command {
     Client(apart::ClientArgs),
     /// Compares results that are there already.
     Report(report::ReportArgs),
+    /// Says what a spec will cost in each framework, before anything runs.
+    Estimate(estimate::EstimateArgs),
+    /// Puts an adapter into its base model, for any program that loads Hugging Face models.
+    Merge(merge::MergeArgs),
+    /// Asks a tuned model: the label of each text, with probabilities.
+    Predict(predict::PredictArgs),
     /// Makes a CA, certificates and join bundles for a run, or renews them.
     Certs(certs::CertsArgs),
 }
@@ -74,7 +83,7 @@ pub struct SpecArgs {
     /// Changes one field, as in `training.rounds=5`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub sets: Vec<String>,
-    /// Where tokenised data is kept; by default in the user's cache folder.
+    /// Where tokenised data is kept, and what is downloaded; by default in the user's cache folder.
     #[arg(long, value_name = "DIR", env = "FEDTUNE_CACHE")]
     pub cache: Option<PathBuf>,
 }
@@ -100,6 +109,9 @@ fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
         Command::Server(arguments) => apart::server(arguments, &events, watch),
         Command::Client(arguments) => apart::client(arguments, &events),
         Command::Report(arguments) => report::report(arguments),
+        Command::Estimate(arguments) => estimate::estimate(arguments, &events),
+        Command::Merge(arguments) => merge::merge(arguments),
+        Command::Predict(arguments) => predict::predict(arguments),
         Command::Certs(arguments) => certs::certs(arguments),
     }
 }

@@ -10,28 +10,31 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use thiserror::Error;
 
 use crate::{
+    adapter_files::{AdapterError, AdapterFiles},
     checkpoint::{CheckpointError, Keep},
     data::{DataError, Record},
     events::Events,
     frameworks::{ClientHalf, FrameworkError},
     local::TrainError,
     meter::Slots,
-    models::{Base, LoraSettings, ModelError},
+    models::{Base, LoraSettings},
     plan::Plan,
     rounds::Client,
     server::panic_sentence,
-    wire::{Line, LinkError, Message, Subject, WireError, client::ConnectError},
+    wire::{Line, LinkError, Message, Subject, WireError},
 };
 
 pub mod dialer;
 mod member;
 mod states;
 
+use dialer::DialError;
 use member::Member;
 
 /// What a client works with.
@@ -47,6 +50,8 @@ pub struct ClientSetup<'a> {
     pub base: Base,
     /// The adapter, its targets resolved.
     pub lora: LoraSettings,
+    /// The adapter to start from; none for a fresh one.
+    pub initial: Option<Arc<AdapterFiles>>,
     /// What fills a batch.
     pub pad_id: u32,
     /// Its private records.
@@ -67,7 +72,7 @@ pub struct ClientSetup<'a> {
 pub trait Dial {
     /// Opens a session, waiting while nobody answers. After `trouble` with the session before it waits first, longer
     /// each time until one has [`Dial::held`].
-    fn open(&mut self, trouble: Option<&str>) -> Result<Box<dyn Line>, ConnectError>;
+    fn open(&mut self, trouble: Option<&str>) -> Result<Box<dyn Line>, DialError>;
 
     /// The session is a good one: the server has let the client in.
     fn held(&mut self);
@@ -96,7 +101,7 @@ impl Finished {
 pub enum ClientError {
     /// No session.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] DialError),
     /// The session broke.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -105,7 +110,7 @@ pub enum ClientError {
     Data(#[from] DataError),
     /// The adapter.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Adapter(#[from] AdapterError),
     /// Its work.
     #[error(transparent)]
     Framework(#[from] FrameworkError),
@@ -148,7 +153,7 @@ impl ClientError {
             Self::NotNow(_) | Self::OldServer { .. } => true,
             Self::Connect(_)
             | Self::Data(_)
-            | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Framework(_)
             | Self::Checkpoint(_)
             | Self::Refused(_)
@@ -162,7 +167,9 @@ impl ClientError {
     fn is_training(&self) -> bool {
         let Self::Framework(FrameworkError::Train(error)) = self else { return false };
         match error {
-            TrainError::NonFiniteLoss { .. } | TrainError::NonFiniteEvaluation { .. } => true,
+            TrainError::NonFiniteLoss { .. }
+            | TrainError::NonFiniteLogits { .. }
+            | TrainError::NonFiniteEvaluation { .. } => true,
         }
     }
 
@@ -176,7 +183,7 @@ impl ClientError {
             | Self::Connect(_)
             | Self::Framework(FrameworkError::Refused { .. } | FrameworkError::Link(_)) => true,
             Self::Data(_)
-            | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Framework(_)
             | Self::Checkpoint(_)
             | Self::OtherRun

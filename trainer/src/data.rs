@@ -37,8 +37,9 @@ pub use partition::PartitionError;
 pub use plan::{Columns, DataPlan, Format, GroupPlan, HeldOut, LongResponse, Partition, Scope, Source};
 pub use read::ReadError;
 pub use tokenise::TokeniseError;
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use tokenise::{Texts, tokenise};
+
+use crate::sources::SourceError;
 
 /// A text as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,9 @@ pub struct Corpus {
 /// Why there is no data to train on.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// A source cannot be brought.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A source cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

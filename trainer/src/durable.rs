@@ -15,23 +15,30 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// As [`write_whole`], for what nobody but its owner may read.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    write(Builder::new().prefix(PARTIAL), path, &[content])
+    write(Builder::new().prefix(PARTIAL), path, |mut file| file.write_all(content))
 }
 
 /// Writes `parts` one after the other to `path` by way of a temporary file beside it: written, synced, renamed.
 pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    write(readable_by_all(Builder::new().prefix(PARTIAL)), path, parts)
+    write_with(path, |mut file| parts.iter().try_for_each(|part| file.write_all(part)))
 }
 
-fn write(builder: &mut Builder<'_, '_>, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+/// As [`write_whole`], for what is too large to be in memory: `content` writes it.
+pub(crate) fn write_with(path: &Path, content: impl FnOnce(&fs::File) -> io::Result<()>) -> io::Result<()> {
+    write(readable_by_all(Builder::new().prefix(PARTIAL)), path, content)
+}
+
+fn write(
+    builder: &mut Builder<'_, '_>,
+    path: &Path,
+    content: impl FnOnce(&fs::File) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = parent(path);
     create_folder(folder)?;
     let file = builder.tempfile_in(folder)?;
     // By the file itself: what goes wrong should name `path`, which the caller knows, not the temporary file's.
-    let mut open = file.as_file();
-    for part in parts {
-        open.write_all(part)?;
-    }
+    let open = file.as_file();
+    content(open)?;
     open.sync_all()?;
     file.persist(path)?;
     sync_folder(folder)
@@ -43,6 +50,15 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     let missing = folder.ancestors().take_while(is_missing).count();
     fs::create_dir_all(folder)?;
     folder.ancestors().take(missing).try_for_each(|made| sync_folder(parent(made)))
+}
+
+/// Puts the file `beside`, of the same volume, in the place of `path`; durable when it returns.
+#[cfg(any(feature = "hub", feature = "http", feature = "s3"))]
+pub(crate) fn publish_file(beside: &Path, path: &Path) -> io::Result<()> {
+    fs::File::open(beside)?.sync_all()?;
+    create_folder(parent(path))?;
+    fs::rename(beside, path)?;
+    sync_folder(parent(path))
 }
 
 /// Puts the folder `beside`, whose files were written by this module, in the place of `folder`, which has the same parent.

@@ -49,6 +49,8 @@ pub enum Event {
     RoundFinished { round: u32, accuracy: f64, loss: f64, payload_bytes: u64, seconds: f64 },
     /// A client was left out of this round.
     ClientAbsent { round: u32, client: String, reason: String },
+    /// A stop rule is met: the run ends after this round, and well.
+    Stopped { round: u32, rule: String, sentence: String },
     /// The run ended; `error` is its sentence where it failed.
     RunFinished { run: String, error: Option<String> },
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tch::TchError;
 use thiserror::Error;
 
@@ -26,8 +26,10 @@ pub use condense::{PROBES, condense};
 pub struct Export<'a> {
     /// The adapter's settings, targets resolved.
     pub lora: &'a LoraSettings,
-    /// The base model, as the spec names it.
-    pub base: &'a Path,
+    /// The base model, as the spec names it: a path, an address, the hub's `owner/name`.
+    pub base: String,
+    /// The base model's revision, where it is the hub's.
+    pub revision: Option<&'a str>,
     /// Labels in the order of the logits.
     pub labels: &'a [String],
     /// What fills a batch.
@@ -91,11 +93,12 @@ fn view(tensor: &WireTensor) -> Result<(&str, TensorView<'_>), SafeTensorError> 
 
 /// `adapter_config.json` as PEFT 0.21 reads it.
 fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
-    let lora = export.lora;
-    let mut config = json!({
+    let lora = &at_the_rank_of(model, export.lora);
+    json!({
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
-        "base_model_name_or_path": export.base.to_string_lossy(),
+        "base_model_name_or_path": export.base,
+        "revision": export.revision,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
@@ -106,25 +109,17 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
         "fan_in_fan_out": false,
         "init_lora_weights": true,
         "inference_mode": true,
-    });
-    let (ranks, alphas) = patterns(model, lora);
-    if !ranks.is_empty() {
-        config["rank_pattern"] = ranks.into();
-        config["alpha_pattern"] = alphas.into();
-    }
-    config
+    })
 }
 
-/// Modules whose pair has a rank of its own, with it and with the alpha that leaves the scale what it is.
-fn patterns(model: &Model, lora: &LoraSettings) -> (Map<String, Value>, Map<String, Value>) {
-    let modules = model.adapter().targets().iter().zip(model.adapter().pairs());
-    let ranks = modules.map(|(module, [a, _])| (module, a.tensor.size()[0] as usize));
-    let others = ranks.filter(|(_, rank)| *rank != lora.rank);
-    let pattern = |(module, rank): (&String, usize)| {
-        let of_one = LoraSettings { rank, alpha: 1.0, ..lora.clone() }.scale();
-        ((module.clone(), json!(rank)), (module.clone(), json!(lora.scale() / of_one)))
-    };
-    others.map(pattern).unzip()
+/// The settings with the rank that the model's pairs have, and the alpha that leaves the scale what it is.
+fn at_the_rank_of(model: &Model, lora: &LoraSettings) -> LoraSettings {
+    let rank = model.adapter().pairs().next().map_or(lora.rank, |[a, _]| a.tensor.size()[0] as usize);
+    if rank == lora.rank {
+        return lora.clone();
+    }
+    let of_one = LoraSettings { rank, alpha: 1.0, ..lora.clone() };
+    LoraSettings { alpha: lora.scale() / of_one.scale(), ..of_one }
 }
 
 /// Ends of module names; what stands for all of them is a text of its own, for in a list PEFT takes it for a name.
@@ -145,6 +140,8 @@ fn model_config(model: &Model, export: &Export<'_>) -> Value {
         "id2label": id2label,
         "label2id": label2id,
         "pad_token_id": export.pad_id,
+        // Which base it belongs to, as far as a number says it.
+        "vocab_size": model.shape().vocab,
     })
 }
 

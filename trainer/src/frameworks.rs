@@ -14,7 +14,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
-use fedtune_crds::report::{Direction, FrameworkName, PayloadKind};
+use fedtune_crds::report::{Direction, Flops, FrameworkName, PayloadKind};
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 use thiserror::Error;
@@ -23,9 +23,11 @@ use crate::{
     checkpoint::Snapshot,
     data::Example,
     evaluate::{self, Evaluation},
+    flops::{self, BatchSize},
     local::{Recipe, TrainError, check_evaluation},
     meter::{Meter, Worker},
     models::{Model, ModelShape, Part},
+    random::Key,
     rounds::{Client, Exchange},
     wire::{Line, LinkError, Message, Subject, WireError},
 };
@@ -39,6 +41,7 @@ mod settings;
 pub mod split;
 
 pub(crate) use adapter::payload_kind;
+pub use kd::public_reads;
 pub(crate) use settings::ranks;
 pub use settings::{Refused, parse};
 
@@ -59,8 +62,15 @@ pub trait Framework: Debug + Send + Sync {
     /// Payload of one client in one round by TRAINER's formulas, from shapes alone.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload;
 
-    /// Units of work in a round, for progress: `local` steps of all `clients` together, and what comes on top.
-    fn units(&self, _clients: u64, local: u64) -> u64 {
+    /// Floating point operations of one client in one round, from shapes alone: the same sums that its meter makes. Where
+    /// a framework does not say otherwise, a client trains what it holds, and that is all.
+    fn client_flops(&self, facts: &WorkFacts<'_>) -> Flops {
+        Flops { train: facts.train(self.cut_layer().map_or(Part::Whole, Part::Front)), ..Flops::default() }
+    }
+
+    /// Units of work in a round, for progress: `local` batches of all `clients` together, and what comes on top in steps
+    /// of so many batches each.
+    fn units(&self, _clients: u64, local: u64, _batches_a_step: u64) -> u64 {
         local
     }
 
@@ -73,6 +83,12 @@ pub trait Framework: Debug + Send + Sync {
     /// Rank of the server's own adapter, where the clients' ranks rather than `rank` decide it.
     fn global_rank(&self, rank: usize) -> usize {
         rank
+    }
+
+    /// Refuses settings that do not fit the model, its classes or the public set: asked once these are known, before the
+    /// first round. `public_reads` as in [`PayloadFacts`].
+    fn check(&self, _shape: &ModelShape, _recipe: &Recipe, _public_reads: usize) -> Result<(), Unfit> {
+        Ok(())
     }
 
     /// The last block that the cut may follow and where it is set, for a check against the model; most need none.
@@ -117,10 +133,33 @@ pub struct PayloadFacts<'a> {
     pub recipe: &'a Recipe,
     /// Who answered in the round before; nobody in the first.
     pub before: &'a [Client],
-    /// States that a head reads on all public examples: one of each for a classifier.
+    /// States that a head reads on all public examples, as [`public_reads`] counts them.
     pub public_reads: usize,
     /// The client's steps of the round.
     pub steps: StepSizes,
+}
+
+/// What a client works on in a round.
+#[derive(Debug)]
+pub struct WorkFacts<'a> {
+    /// The model.
+    pub shape: &'a ModelShape,
+    /// Adapter and head.
+    pub recipe: &'a Recipe,
+    /// The batches of its local steps.
+    pub batches: &'a [BatchSize],
+    /// The public examples.
+    pub public: &'a [Example],
+    /// Who, and which round.
+    pub key: Key,
+}
+
+impl WorkFacts<'_> {
+    /// Operations of the local steps, by one who holds `part`.
+    fn train(&self, part: Part) -> f64 {
+        let Self { shape, recipe, .. } = self;
+        self.batches.iter().map(|batch| flops::train(shape, part, &recipe.lora, recipe.head, *batch)).sum()
+    }
 }
 
 /// How much went through a client's model in a round.
@@ -263,8 +302,9 @@ pub trait ServerHalf: Send {
     /// Combines the answers of these clients, given in client order with their examples.
     fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError>;
 
-    /// What answers this client's messages within the exchange that it is asked in, on the thread of its session.
-    fn stepper(&self, _client: Client) -> Option<Box<dyn Stepper>> {
+    /// What answers this client's messages within the round that it is asked in, one for each of its `batches`, on the
+    /// thread of its session.
+    fn stepper(&self, _client: Client, _round: u32, _batches: u64) -> Option<Box<dyn Stepper>> {
         None
     }
 
@@ -380,6 +420,18 @@ pub fn exchange_of(message: &Message) -> Exchange {
     Exchange { round: message.round, index: message.step }
 }
 
+/// A setting that does not fit the model, its classes or the public set.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} is {value}; {right}")]
+pub struct Unfit {
+    /// Path of the field.
+    pub field: &'static str,
+    /// What it is.
+    pub value: String,
+    /// What would be right, and why.
+    pub right: String,
+}
+
 /// What a half can end with.
 #[derive(Debug, Error)]
 pub enum FrameworkError {
@@ -424,6 +476,16 @@ pub enum FrameworkError {
         who: String,
         /// Which tensor.
         name: String,
+    },
+    /// Logits that cannot be.
+    #[error("{who} sent logits whose read state {read} {wrong}")]
+    Logits {
+        /// Who sent it.
+        who: String,
+        /// Number of the read state, from 0.
+        read: usize,
+        /// What is wrong with it.
+        wrong: kd::RowError,
     },
     /// A label or length out of range.
     #[error("{who} sent a {what} of {got}; it must be {expected}")]

@@ -1,6 +1,7 @@
 //! The trainer: fine-tunes one language model across clients in three federated frameworks, and measures each.
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
+pub mod adapter_files;
 pub mod averages;
 mod caught;
 pub mod checkpoint;
@@ -8,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod data;
 mod durable;
+pub mod estimate;
 pub mod evaluate;
 pub mod events;
 pub mod export;
@@ -19,17 +21,23 @@ pub mod identity;
 pub mod local;
 pub mod logs;
 pub mod low_rank;
+pub mod merge;
 pub mod meter;
 pub mod models;
 pub mod optimizer;
+pub mod pace;
 pub mod plan;
+pub mod predict;
 pub mod progress;
 pub mod random;
 pub mod refusal;
 pub mod report;
 pub mod rounds;
 pub mod run;
+pub mod schedule;
 pub mod server;
+pub mod sources;
+pub mod stop;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

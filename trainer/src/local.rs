@@ -15,6 +15,7 @@ use crate::{
     meter::Worker,
     models::{Head, LoraSettings, Model, Part, Tokens},
     optimizer::{Optimizer, OptimizerSettings},
+    pace::Pace,
     random::{Key, Site},
 };
 
@@ -23,8 +24,12 @@ use crate::{
 pub struct Recipe {
     /// Steps or epochs of a round.
     pub work: LocalWork,
+    /// Rounds of the run, over all of which the learning rate's schedule goes.
+    pub rounds: u32,
     /// Examples of a batch.
     pub batch_size: usize,
+    /// Batches whose gradients are averaged before one optimizer step, at least 1.
+    pub accumulation: usize,
     /// How parameters move.
     pub optimizer: OptimizerSettings,
     /// The adapter.
@@ -44,6 +49,16 @@ pub struct Recipe {
     pub proximal_mu: f64,
 }
 
+impl Recipe {
+    /// `work` in batches: each step of it takes as many as accumulate.
+    pub fn batches(&self, work: LocalWork) -> LocalWork {
+        match work {
+            LocalWork::Steps(steps) => LocalWork::Steps(steps.saturating_mul(self.accumulation)),
+            LocalWork::Epochs(epochs) => LocalWork::Epochs(epochs),
+        }
+    }
+}
+
 /// What training can end with.
 #[derive(Debug, Error)]
 pub enum TrainError {
@@ -61,6 +76,17 @@ pub enum TrainError {
         step: u32,
         /// What the loss became.
         loss: f64,
+    },
+    /// A trained model gives no numbers on the public examples.
+    #[error(
+        "the logits of {worker} on the public set are no numbers in round {round}; a lower training.optimizer learning \
+         rate, gradientClipping or F32 precision may help"
+    )]
+    NonFiniteLogits {
+        /// Whose model.
+        worker: String,
+        /// Round, from 1.
+        round: u32,
     },
     /// A trained model gives no numbers on the held-out examples.
     #[error(
@@ -129,10 +155,10 @@ pub fn loss(logits: &Tensor, targets: &Tensor) -> Tensor {
 /// The batches of one client in one round, as positions in its examples.
 pub fn plan(examples: &[Example], recipe: &Recipe, key: Key) -> Vec<Vec<usize>> {
     let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
-    local_batches(&lengths, recipe.batch_size, recipe.work, key, Site::Batches)
+    local_batches(&lengths, recipe.batch_size, recipe.batches(recipe.work), key, Site::Batches)
 }
 
-/// Trains `model` in place for one round, with a new optimizer; returns the mean loss of its steps.
+/// Trains `model` in place for one round, with a new optimizer; returns the mean loss of its batches.
 pub fn train(
     model: &Model,
     examples: &[Example],
@@ -144,14 +170,16 @@ pub fn train(
     let mut optimizer = Optimizer::new(&recipe.optimizer, &parameters);
     let pull = Pull::to_here(recipe.proximal_mu, &parameters);
     let batches = plan(examples, recipe, key);
+    let mut pace = Pace::new(recipe, key.round, batches.len());
     let mut losses = 0.0;
     for (step, indices) in batches.iter().enumerate() {
         let key = Key { step: step as u32, ..key };
         let (loss, mut gradients) = gradients(model, examples, indices, recipe, key, worker)?;
-        worker.compute(|| {
+        let stepped = worker.compute(|| {
             pull.add_to(&mut gradients, &parameters);
-            optimizer.step(&parameters, &gradients);
+            pace.take(&mut optimizer, &parameters, gradients)
         });
+        worker.meter.steps += u64::from(stepped);
         losses += loss;
     }
     Ok(losses / batches.len().max(1) as f64)
@@ -196,6 +224,7 @@ pub fn mean_gradients(
         means.iter_mut().zip(&gradients).for_each(|(mean, gradient)| mean.add(gradient, 1.0));
         losses += loss;
     }
+    worker.meter.steps += batches.len().div_ceil(recipe.accumulation) as u64;
     Ok((losses / batches.len().max(1) as f64, means.into_iter().filter_map(Mean::finish).collect()))
 }
 
@@ -216,7 +245,7 @@ fn gradients(
         (loss.double_value(&[]), gradients)
     });
     check_loss(loss, key, &worker.name)?;
-    count_step(&batch, model, Part::Whole, recipe, worker);
+    count_batch(&batch, model, Part::Whole, recipe, worker);
     Ok((loss, gradients))
 }
 
@@ -236,11 +265,11 @@ pub fn check_evaluation(evaluation: &Evaluation, who: &str, round: u32) -> Resul
     Err(TrainError::NonFiniteEvaluation { who: who.to_owned(), round })
 }
 
-/// Counts a training step of `part` on this batch.
-pub fn count_step(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
+/// Counts the forward and backward pass of `part` over this batch.
+pub fn count_batch(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
     let size = batch.size();
     worker.meter.flops.train += flops::train_of(model, part, &recipe.lora, size);
-    worker.count_step(batch.real, size.tokens());
+    worker.count_batch(batch.real, size.tokens());
 }
 
 /// The trainable tensors of a part, in the adapter's order.

@@ -155,9 +155,8 @@ impl Worker {
         timed(&mut self.meter.seconds.wait, work)
     }
 
-    /// Counts an optimizer step over a batch of `real` tokens padded to `total`, and says so.
-    pub fn count_step(&mut self, real: usize, total: usize) {
-        self.meter.steps += 1;
+    /// Counts the tokens of a batch, `real` of them padded to `total`, and says that it is done.
+    pub fn count_batch(&mut self, real: usize, total: usize) {
         self.meter.tokens.real += real as u64;
         self.meter.tokens.padding += (total - real) as u64;
         self.say_step();

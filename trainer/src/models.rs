@@ -36,7 +36,7 @@ pub(crate) use load::fuzzing;
 pub use base::{Base, LoadOptions, Precision};
 pub use cut::{Model, Part};
 pub use head::Head;
-pub use load::{ChatTemplate, LoadError, LoadedTokenizer, load_tokenizer};
+pub use load::{ChatTemplate, LoadError, LoadedTokenizer, StoredTensor, Weights, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
 pub use residual::Residual;
 pub use shape::{Architecture, LinearShape, ModelShape};

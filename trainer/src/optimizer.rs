@@ -3,13 +3,17 @@
 
 use tch::Tensor;
 
+use crate::schedule::Schedule;
+
 /// How parameters move, parsed from `spec.training`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimizerSettings {
     /// Which rule.
     pub rule: Rule,
-    /// Step size, above zero.
+    /// Step size, above zero, before the schedule.
     pub learning_rate: f64,
+    /// How the step size changes over the run.
+    pub schedule: Schedule,
     /// Decoupled for AdamW, added to the gradient for SGD; zero for none.
     pub weight_decay: f64,
     /// Largest L2 norm of all gradients together; zero for no clipping.
@@ -83,19 +87,24 @@ impl Optimizer {
         }
     }
 
-    /// Moves `parameters` in place along `gradients`; both in the order given to [`Optimizer::new`].
-    pub fn step(&mut self, parameters: &[&Tensor], gradients: &[Tensor]) {
+    /// Moves `parameters` in place along `gradients`; both in the order given to [`Optimizer::new`]. `factor` is what the
+    /// schedule multiplies the learning rate with at this step.
+    pub fn step(&mut self, parameters: &[&Tensor], gradients: &[Tensor], factor: f64) {
         let _no_graph = tch::no_grad_guard();
         self.steps += 1;
+        let rate = self.settings.learning_rate * factor;
         let scale = clip_scale(gradients, self.settings.gradient_clipping);
         for ((parameter, gradient), moments) in parameters.iter().zip(gradients).zip(&mut self.moments) {
             let gradient = scale.map_or_else(|| gradient.shallow_clone(), |scale| gradient * scale);
             match self.settings.rule {
                 Rule::AdamW { beta1, beta2, epsilon } => {
-                    let rule = AdamW { beta1, beta2, epsilon, steps: self.steps };
+                    let rule = AdamW { beta1, beta2, epsilon, rate, steps: self.steps };
                     rule.step(&self.settings, parameter, &gradient, moments);
                 }
-                Rule::Sgd { momentum } => sgd(&self.settings, momentum, parameter, gradient, moments),
+                Rule::Sgd { momentum } => {
+                    let rule = Sgd { momentum, rate };
+                    rule.step(&self.settings, parameter, gradient, moments);
+                }
             }
         }
     }
@@ -105,35 +114,43 @@ struct AdamW {
     beta1: f64,
     beta2: f64,
     epsilon: f64,
+    rate: f64,
     steps: i32,
 }
 
 impl AdamW {
     fn step(&self, settings: &OptimizerSettings, parameter: &Tensor, gradient: &Tensor, moments: &mut Moments) {
-        let Self { beta1, beta2, epsilon, steps } = *self;
+        let Self { beta1, beta2, epsilon, rate, steps } = *self;
         let mut parameter = parameter.shallow_clone();
         if settings.weight_decay > 0.0 {
-            let _ = parameter.g_mul_scalar_(1.0 - settings.learning_rate * settings.weight_decay);
+            let _ = parameter.g_mul_scalar_(1.0 - rate * settings.weight_decay);
         }
         moments.first = &moments.first * beta1 + gradient * (1.0 - beta1);
         moments.second = &moments.second * beta2 + gradient * gradient * (1.0 - beta2);
-        let step_size = settings.learning_rate / (1.0 - beta1.powi(steps));
+        let step_size = rate / (1.0 - beta1.powi(steps));
         let denominator = moments.second.sqrt() / (1.0 - beta2.powi(steps)).sqrt() + epsilon;
         let _ = parameter.g_sub_(&(&moments.first / denominator * step_size));
     }
 }
 
-fn sgd(settings: &OptimizerSettings, momentum: f64, parameter: &Tensor, gradient: Tensor, moments: &mut Moments) {
-    let mut parameter = parameter.shallow_clone();
-    let mut direction = gradient;
-    if settings.weight_decay > 0.0 {
-        direction += &parameter * settings.weight_decay;
+struct Sgd {
+    momentum: f64,
+    rate: f64,
+}
+
+impl Sgd {
+    fn step(&self, settings: &OptimizerSettings, parameter: &Tensor, gradient: Tensor, moments: &mut Moments) {
+        let mut parameter = parameter.shallow_clone();
+        let mut direction = gradient;
+        if settings.weight_decay > 0.0 {
+            direction += &parameter * settings.weight_decay;
+        }
+        if self.momentum > 0.0 {
+            moments.first = &moments.first * self.momentum + direction;
+            direction = moments.first.shallow_clone();
+        }
+        let _ = parameter.g_sub_(&(direction * self.rate));
     }
-    if momentum > 0.0 {
-        moments.first = &moments.first * momentum + direction;
-        direction = moments.first.shallow_clone();
-    }
-    let _ = parameter.g_sub_(&(direction * settings.learning_rate));
 }
 
 /// What gradients are multiplied with so that their common L2 norm is at most `limit`; nothing where it already is.
@@ -151,7 +168,8 @@ mod tests {
     use super::*;
 
     fn settings(rule: Rule) -> OptimizerSettings {
-        OptimizerSettings { rule, learning_rate: 0.1, weight_decay: 0.0, gradient_clipping: 0.0 }
+        let schedule = Schedule::Constant { warmup: 0 };
+        OptimizerSettings { rule, learning_rate: 0.1, schedule, weight_decay: 0.0, gradient_clipping: 0.0 }
     }
 
     const ADAM_W: Rule = Rule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
@@ -162,7 +180,7 @@ mod tests {
         let mut optimizer = Optimizer::new(settings, &[&parameter]);
         let gradients = [[1.0f32, -2.0], [0.5, 0.0], [-3.0, 4.0]];
         let step = |gradient: &[f32; 2]| {
-            optimizer.step(&[&parameter], &[Tensor::from_slice(gradient)]);
+            optimizer.step(&[&parameter], &[Tensor::from_slice(gradient)], 1.0);
             Vec::try_from(&parameter).unwrap()
         };
         gradients.iter().map(step).collect()

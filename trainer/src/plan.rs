@@ -1,8 +1,6 @@
 //! The plan of a run: the spec parsed once into types that cannot be wrong, before anything is read or started.
 //! Must not touch files, models or the network; what needs those is checked where they are read.
 
-use std::path::PathBuf;
-
 use fedtune_crds::{
     FederatedFineTune,
     model::{Precision as SpecPrecision, Task as SpecTask},
@@ -18,6 +16,9 @@ use crate::{
     models::{Head, LoraSettings, Precision},
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
+    schedule::Schedule,
+    sources::Origin,
+    stop::StopRules,
 };
 
 mod data;
@@ -38,8 +39,8 @@ pub struct Plan {
     pub seed: u64,
     /// The framework with its options.
     pub framework: SharedFramework,
-    /// Folder or file of the base model.
-    pub model: PathBuf,
+    /// Where the base model comes from.
+    pub model: Origin,
     /// What is learned.
     pub task: Task,
     /// Element type of base weights and activations.
@@ -54,14 +55,20 @@ pub struct Plan {
     pub lora: LoraSettings,
     /// LoRA rank of each client, by ordinal.
     pub ranks: Vec<usize>,
+    /// Folder of the adapter to start from; none for a fresh one.
+    pub initial_adapter: Option<Origin>,
     /// Steps or epochs of a round.
     pub work: LocalWork,
     /// Examples of a batch.
     pub batch_size: usize,
+    /// Batches of an optimizer step.
+    pub accumulation: usize,
     /// How parameters move.
     pub optimizer: OptimizerSettings,
     /// Rounds and who takes part in them.
     pub rules: Rules,
+    /// When the run may end before its last round.
+    pub stop: StopRules,
     /// Ids of all clients, by ordinal.
     pub clients: Vec<ClientId>,
     /// Clients that have series of their own in the metrics.
@@ -138,7 +145,7 @@ impl Plan {
             experiment: spec.experiment.clone(),
             attempt: spec.attempt,
             seed: spec.seed,
-            model: PathBuf::from(spec.model.source.path.clone().unwrap_or_default()),
+            model: Origin::of(&spec.model.source),
             task: match spec.model.task {
                 SpecTask::SequenceClassification => Task::Classification,
                 SpecTask::CausalLm => Task::Language,
@@ -156,13 +163,16 @@ impl Plan {
             data: data::parse(spec, needs.client_evaluates),
             lora: lora(&spec.tuning.lora, framework.as_ref()),
             ranks: frameworks::ranks(spec),
+            initial_adapter: spec.tuning.lora.initial_adapter.as_ref().map(Origin::of),
             work: match spec.training.local_work() {
                 spec::LocalWork::Steps(steps) => LocalWork::Steps(steps as usize),
                 spec::LocalWork::Epochs(epochs) => LocalWork::Epochs(epochs as usize),
             },
             batch_size: spec.training.batch_size as usize,
+            accumulation: spec.training.gradient_accumulation.max(1) as usize,
             optimizer: optimizer(&spec.training),
             rules: rules(spec, needs),
+            stop: StopRules::of(&spec.stop),
             clients: client_ids(spec),
             max_client_series: spec.metrics.max_client_series as usize,
             spec: serde_json::to_value(spec).expect("a spec is made of JSON's own types"),
@@ -180,7 +190,9 @@ impl Plan {
     pub fn recipe(&self, labels: usize, pad_id: u32, lora: LoraSettings) -> Recipe {
         Recipe {
             work: self.work,
+            rounds: self.rules.rounds,
             batch_size: self.batch_size,
+            accumulation: self.accumulation,
             optimizer: self.optimizer.clone(),
             lora,
             head: self.head(labels),
@@ -235,9 +247,20 @@ fn optimizer(training: &spec::Training) -> OptimizerSettings {
     OptimizerSettings {
         rule,
         learning_rate,
+        schedule: schedule(&training.schedule),
         weight_decay: training.weight_decay.value(),
         gradient_clipping: training.gradient_clipping.value(),
     }
+}
+
+fn schedule(spec: &spec::Schedule) -> Schedule {
+    if let Some(linear) = spec.linear {
+        return Schedule::Linear { warmup: linear.warmup_steps.into() };
+    }
+    if let Some(cosine) = spec.cosine {
+        return Schedule::Cosine { warmup: cosine.warmup_steps.into() };
+    }
+    Schedule::Constant { warmup: spec.constant.unwrap_or_default().warmup_steps.into() }
 }
 
 fn rules(spec: &fedtune_crds::FederatedFineTuneSpec, needs: frameworks::Needs) -> Rules {

@@ -120,7 +120,9 @@ impl From<&FrameworkError> for RefusalReason {
             FrameworkError::Count { .. } => Self::Count,
             FrameworkError::Tensor { .. } => Self::Shape,
             FrameworkError::NotFinite { .. } => Self::NotFinite,
-            FrameworkError::Range { .. } | FrameworkError::TooManySteps { .. } => Self::Range,
+            FrameworkError::Range { .. } | FrameworkError::Logits { .. } | FrameworkError::TooManySteps { .. } => {
+                Self::Range
+            }
             FrameworkError::Fields { .. } => Self::Protocol,
             FrameworkError::NotOpen { .. } | FrameworkError::OutOfOrder { .. } => Self::StaleRound,
             FrameworkError::StaleEpoch { .. } => Self::StaleEpoch,

@@ -44,13 +44,16 @@ pub enum Event {
     Answered(Client, Exchange),
     /// The server's own work at the close of an exchange is done.
     Closed,
+    /// The same, and no further round is wanted.
+    Enough,
 }
 
 /// What is to be done now, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants' sentences name their fields")]
 pub enum Action {
-    /// Every client that will be waited for at the start has joined: the labels are frozen.
+    /// Every client that will be waited for at the start has joined: the labels are frozen. Where that takes time,
+    /// [`Rounds::frozen`] says so.
     Freeze,
     /// Ask this client; at most once in a session and exchange.
     Ask(Client, Exchange),
@@ -58,7 +61,7 @@ pub enum Action {
     Abandon(Client, Exchange),
     /// Leave this answer out: its exchange is closed, the client was not asked, or its turn is not now.
     LeaveOut(Client, Exchange),
-    /// Combine the answers; the machine goes on at [`Event::Closed`]. Both lists are in client order.
+    /// Combine the answers; the machine goes on at [`Event::Closed`] or [`Event::Enough`]. Both lists are in client order.
     Close { exchange: Exchange, answered: Vec<Client>, absent: Vec<(Client, Absence)> },
     /// All rounds are done.
     Finish,

@@ -15,6 +15,7 @@ use fedtune_crds::report::RunReport;
 use thiserror::Error;
 
 use crate::{
+    adapter_files::AdapterError,
     checkpoint::CheckpointError,
     client::ClientError,
     data::DataError,
@@ -24,6 +25,7 @@ use crate::{
     plan::Plan,
     report::ReportError,
     server::ServerError,
+    sources::{Access, SourceError},
     wire::{client::ConnectError, server::ListenError},
 };
 
@@ -44,8 +46,10 @@ pub struct RunOptions {
     pub out: PathBuf,
     /// Starts anew where results of the same spec are there already.
     pub fresh: bool,
-    /// Where tokenised data is kept.
+    /// Where tokenised data is kept, and what is brought to this machine.
     pub cache: Option<PathBuf>,
+    /// What opens sources that are not on this machine.
+    pub access: Access,
     /// Who listens.
     pub events: Events,
 }
@@ -62,12 +66,18 @@ pub enum RunError {
     /// Rows too long for the model.
     #[error(transparent)]
     Length(#[from] materials::LengthError),
+    /// Where the base model comes from.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The base model or its tokenizer.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The adapter.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The adapter to start from.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -106,17 +116,27 @@ impl RunError {
     /// Whether the user's configuration is at fault: exit code 78.
     pub fn is_configuration(&self) -> bool {
         match self {
+            // What may pass by itself is nobody's mistake.
+            Self::Source(error) | Self::Data(DataError::Source(error)) => !error.is_passing(),
             Self::Folder(_)
             | Self::Device(_)
             | Self::Length(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Listen(_) => true,
             Self::Server(ServerError::Checkpoint(error)) => error.is_refusal(),
             Self::Server(error) => {
-                matches!(error, ServerError::CutLayer { .. } | ServerError::Data(_) | ServerError::Saved { .. })
+                matches!(
+                    error,
+                    ServerError::CutLayer { .. }
+                        | ServerError::Unfit(_)
+                        | ServerError::Data(_)
+                        | ServerError::Adapter(_)
+                        | ServerError::Saved { .. }
+                )
             }
             Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
         }
@@ -132,8 +152,10 @@ impl RunError {
             Self::Folder(_)
             | Self::Device(_)
             | Self::Length(_)
+            | Self::Source(_)
             | Self::Load(_)
             | Self::Model(_)
+            | Self::Adapter(_)
             | Self::Data(_)
             | Self::Listen(_)
             | Self::Connect(_)
@@ -148,7 +170,7 @@ impl RunError {
 
 /// Runs the plans one after another; each gives its report, or the error that ended it.
 pub fn run_all(plans: &[Plan], options: &RunOptions) -> Vec<Result<RunReport, RunError>> {
-    let mut shelf = Shelf::new(options.cache.clone(), options.events.clone());
+    let mut shelf = Shelf::new(options.cache.clone(), options.access.clone(), options.events.clone());
     plans.iter().map(|plan| run(plan, &mut shelf, options)).collect()
 }
 
@@ -180,7 +202,11 @@ fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions)
         // What lies there may be another process's: nothing of it is overwritten.
         Err(error) if error.is_of_checkpoints() => Err(error),
         Err(error) => {
-            crate::report::write(&summary::failed(plan, &materials, &error.to_string()), folder.path())?;
+            let failed = summary::failed(plan, &materials, &error.to_string());
+            // What ended the run may be why this cannot be written either: the first error is the one to tell.
+            if let Err(unwritten) = crate::report::write(&failed, folder.path()) {
+                tracing::warn!("{unwritten}");
+            }
             Err(error)
         }
     }

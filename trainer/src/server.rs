@@ -13,7 +13,7 @@
 //! | `account.rs` | rounds and clients as the report will have them; payload against its formula |
 
 use std::{
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -21,12 +21,13 @@ use fedtune_crds::report::{Direction, PayloadKind};
 use thiserror::Error;
 
 use crate::{
+    adapter_files::{AdapterError, AdapterFiles},
     checkpoint::{CheckpointError, Keep},
     data::{DataError, Record},
     events::Events,
-    frameworks::{FrameworkError, ServerHalf},
+    frameworks::{FrameworkError, ServerHalf, Unfit},
     meter::Slots,
-    models::{Base, LoraSettings, ModelError},
+    models::{Base, LoraSettings},
     plan::Plan,
     refusal::RefusalReason,
     rounds::{self, Client},
@@ -40,6 +41,8 @@ mod engine;
 mod farewell;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod quiet;
 mod saved;
 mod sessions;
 #[cfg(test)]
@@ -156,6 +159,8 @@ pub struct ServerSetup<'a> {
     pub base: Base,
     /// The adapter, its targets resolved.
     pub lora: LoraSettings,
+    /// The adapter to start from; none for a fresh one.
+    pub initial: Option<Arc<AdapterFiles>>,
     /// What fills a batch.
     pub pad_id: u32,
     /// Public records.
@@ -203,7 +208,7 @@ pub enum ServerError {
     Framework(#[from] FrameworkError),
     /// The adapter.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Adapter(#[from] AdapterError),
     /// Labels.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -215,6 +220,9 @@ pub enum ServerError {
         /// Blocks there are.
         blocks: usize,
     },
+    /// A setting that does not fit what is known now.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// A bug: what was sent is not what the formula says.
     #[error(
         "PayloadMismatch: in round {round} client {client} exchanged {counted} bytes of {} ({direction:?}), \

@@ -54,6 +54,7 @@ pub(crate) fn materials(plan: &Plan, clients: Vec<Vec<Record>>) -> Materials {
     Materials {
         base,
         lora: plan.lora.clone(),
+        initial: None,
         pad_id: 0,
         corpus: Corpus {
             clients,

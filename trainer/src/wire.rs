@@ -59,11 +59,23 @@ const FRAME_BYTES: usize = CHUNK_BYTES + 1024;
 /// What HTTP/2 lets a peer send ahead: enough to fill a fast link over a distance, and the bound on unread bytes.
 const WINDOW_BYTES: u32 = 4 << 20;
 
-/// How often a quiet connection is probed, so that an hour of local training does not look like a dead peer.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// How each side of a quiet connection finds out whether the other is still there. The network's own threads ask and
+/// answer, so an hour of local training does not look like a dead peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// How often a quiet connection is probed.
+    pub every: Duration,
+    /// How long a probe may stay unanswered; then the connection is lost.
+    pub within: Duration,
+}
 
-/// How long a probe may stay unanswered; generous, because training may hold every core of a small machine.
-const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(60);
+impl Default for KeepAlive {
+    /// Often enough for whatever forgets quiet connections on the way, and with patience, because training may hold
+    /// every core of a small machine.
+    fn default() -> Self {
+        Self { every: Duration::from_secs(30), within: Duration::from_secs(60) }
+    }
+}
 
 /// The runtime that does the network of a process; keep it alive as long as its listener and links.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {

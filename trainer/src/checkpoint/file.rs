@@ -201,6 +201,8 @@ fn dtype(element: Element) -> Dtype {
         Element::F16 => Dtype::F16,
         Element::I32 => Dtype::I32,
         Element::U8 => Dtype::U8,
+        Element::U16 => Dtype::U16,
+        Element::U32 => Dtype::U32,
     }
 }
 

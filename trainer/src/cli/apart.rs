@@ -32,6 +32,7 @@ use crate::{
         say_begun, say_finished, summary,
     },
     server::{Served, saved_uid, serve},
+    sources::Access,
     telemetry::{Role, Telemetry},
     wire::{
         self,
@@ -135,7 +136,7 @@ fn run_server(
         say_finished(plan, events);
     }
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
-    let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, scope)?;
+    let materials = shelf(&arguments.spec, events).take_for(plan, scope)?;
     let options = ListenOptions { identity, ..local::terms(&materials.run_hash).into() };
     let listener = Listener::bind(arguments.listen, options, runtime)?;
     if finished.is_none() {
@@ -221,13 +222,8 @@ fn run_client(
     events: &Events,
 ) -> Result<(), RunError> {
     let Seat { ordinal, server, identity } = seat;
-    let materials = Shelf::new(cache(&arguments.spec), events.clone()).take_for(plan, Scope::Client(ordinal))?;
-    let options = ConnectOptions {
-        terms: local::terms(&materials.run_hash),
-        identity,
-        patience: Duration::from_secs(arguments.patience),
-        runtime: runtime.clone(),
-    };
+    let materials = shelf(&arguments.spec, events).take_for(plan, Scope::Client(ordinal))?;
+    let options = ConnectOptions { identity, ..ConnectOptions::plain(local::terms(&materials.run_hash), runtime) };
     let slots = Slots::of_this_machine(plan.threads);
     let folder = Folder::of(&arguments.out, plan);
     let needs = plan.framework.needs();
@@ -237,7 +233,8 @@ fn run_client(
     }
     let state = arguments.state.as_deref().unwrap_or(folder.path());
     let setup = local::client_setup(plan, &materials, Kept::In(state), ordinal, &slots, events)?;
-    let mut dialer = Dialer::new(&server, options, setup.incarnation);
+    let patience = Duration::from_secs(arguments.patience);
+    let mut dialer = Dialer::new(&server, options, patience, setup.incarnation);
     events.tell(Event::Disconnected { reason: format!("waits for the server at {server}") });
     let mut finished =
         work(setup, &mut dialer).map_err(|error| RunError::Client { client: arguments.client.clone(), error })?;
@@ -256,8 +253,9 @@ fn watch_certificate(telemetry: &Telemetry, identity: Option<&Identity>) {
     }
 }
 
-fn cache(spec: &SpecArgs) -> Option<PathBuf> {
-    spec.cache.clone().or_else(environment::default_cache)
+fn shelf(spec: &SpecArgs, events: &Events) -> Shelf {
+    let cache = spec.cache.clone().or_else(environment::default_cache);
+    Shelf::new(cache, Access::from_environment(), events.clone())
 }
 
 /// What a command runs in.

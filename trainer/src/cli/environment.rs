@@ -24,7 +24,7 @@ pub fn settle() -> io::Result<()> {
     Err(Command::new(program).args(env::args_os().skip(1)).envs(missing).env(SETTLED, "1").exec())
 }
 
-/// The user's cache folder for tokenised data, where there is one.
+/// The user's cache folder for tokenised data and what is downloaded, where there is one.
 pub fn default_cache() -> Option<std::path::PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from);
     let home = || env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cache"));

@@ -11,6 +11,7 @@ use crate::{
     events::Events,
     report,
     run::{RunError, RunOptions, run_all},
+    sources::Access,
 };
 
 /// Arguments of `fedtune run`.
@@ -39,6 +40,7 @@ pub(super) fn run(arguments: &RunArgs, events: Events) -> u8 {
         out: arguments.out.clone(),
         fresh: arguments.fresh,
         cache: arguments.spec.cache.clone().or_else(environment::default_cache),
+        access: Access::from_environment(),
         events,
     };
     let ended = run_all(&plans, &options);

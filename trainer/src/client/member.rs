@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use super::{ClientError, ClientSetup, Dial, Finished, states::States};
 use crate::{
+    adapter_files::starting_model,
     data::{Labels, encode},
     events::{Event, Events},
     frameworks::{ClientHalf, ClientSeat, exchange_of},
     meter::{Worker, peak_memory_bytes},
-    models::Model,
     server::{Announcement, NON_FINITE_LOSS},
     wire::{Line, Message, Subject},
 };
@@ -171,7 +171,8 @@ fn announce(setup: &ClientSetup<'_>) -> Announcement {
 fn take_seat(setup: ClientSetup<'_>, labels: Labels, uid: &str) -> Result<Seated, ClientError> {
     let plan = setup.plan;
     let recipe = plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
-    let model = Model::new(setup.base, &setup.lora, recipe.head, plan.seed)?;
+    let (head, initial) = (recipe.head, setup.initial.as_deref());
+    let model = starting_model(setup.base, &setup.lora, head, plan.seed, labels.as_slice(), initial)?;
     let seat = ClientSeat {
         ordinal: setup.ordinal,
         recipe,

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     events::{Event, Events},
     random::{Key, Site, Stream},
+    sources::{Fetcher, Origin},
 };
 
 /// Rows by who holds them; empty where out of scope.
@@ -28,9 +29,9 @@ pub(super) struct Holdings {
 }
 
 /// Reads and deals what `scope` covers.
-pub(super) fn gather(plan: &DataPlan, scope: Scope, events: &Events) -> Result<Holdings, DataError> {
+pub(super) fn gather(plan: &DataPlan, scope: Scope, fetcher: &Fetcher, events: &Events) -> Result<Holdings, DataError> {
     let holdings = Holdings { clients: vec![Vec::new(); plan.clients()], ..Holdings::default() };
-    let mut gathering = Gathering { plan, scope, events, hash: Sha256::new(), holdings };
+    let mut gathering = Gathering { plan, scope, fetcher, events, hash: Sha256::new(), holdings };
     gathering.check_plan()?;
     gathering.own_held_out()?;
     match Deal::of(&plan.partition) {
@@ -61,6 +62,7 @@ enum Draw {
 struct Gathering<'a> {
     plan: &'a DataPlan,
     scope: Scope,
+    fetcher: &'a Fetcher,
     events: &'a Events,
     hash: Sha256,
     holdings: Holdings,
@@ -100,7 +102,7 @@ impl Gathering<'_> {
 
     fn own_set(
         &mut self,
-        source: &Source,
+        source: &Source<Origin>,
         set: &'static str,
         examples: Option<usize>,
         draw: Draw,
@@ -155,7 +157,7 @@ impl Gathering<'_> {
         for (ordinal, (group, index)) in self.plan.members().enumerate() {
             if self.scope.has_client(ordinal) {
                 let source = group.source.as_ref().unwrap_or(&self.plan.source);
-                let rows = self.read(&part_of(source, &group.name, index)?, None)?;
+                let rows = self.read_here(&part_of(&self.bring(source)?, &group.name, index)?, None)?;
                 let rows = self.without_public(rows);
                 self.give(ordinal, &rows, (0..rows.len()).collect())?;
             }
@@ -192,7 +194,16 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    fn read(&mut self, source: &Source, column: Option<&str>) -> Result<Vec<Row>, ReadError> {
+    fn read(&mut self, source: &Source<Origin>, column: Option<&str>) -> Result<Vec<Row>, DataError> {
+        Ok(self.read_here(&self.bring(source)?, column)?)
+    }
+
+    /// The source on this machine. Only what is read is brought, so nothing that is out of scope.
+    fn bring(&self, source: &Source<Origin>) -> Result<Source, DataError> {
+        Ok(source.at(self.fetcher.fetch(&source.path, source.wanted())?))
+    }
+
+    fn read_here(&mut self, source: &Source, column: Option<&str>) -> Result<Vec<Row>, ReadError> {
         let table = read(source, column, self.events)?;
         self.hash.update(table.hash);
         Ok(table.rows)

@@ -16,9 +16,11 @@ use super::{
 use crate::{
     events::{Event, Events},
     models::LoadedTokenizer,
+    sources::Fetcher,
 };
 
-/// Loads what `scope` covers. With a `cache` folder, tokens are kept there from one run to the next.
+/// Loads what `scope` covers, brought by `fetcher` where it is not on this machine. With a `cache`
+/// folder, tokens are kept there from one run to the next.
 ///
 /// The same plan gives a client the same records in every scope and for every framework. Equal texts of the common
 /// source are all held out or all private, and no client keeps a text of the public set. Only between sources of their
@@ -28,10 +30,11 @@ pub fn load(
     plan: &DataPlan,
     scope: Scope,
     tokenizer: &LoadedTokenizer,
+    fetcher: &Fetcher,
     cache: Option<&Path>,
     events: &Events,
 ) -> Result<Corpus, DataError> {
-    let holdings = gather(plan, scope, events)?;
+    let holdings = gather(plan, scope, fetcher, events)?;
     holdings.check_labels(&plan.labels)?;
     holdings.note_leaks(events);
     let texts = Texts { tokenizer, cache, events };

@@ -4,12 +4,13 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::language::LanguagePlan;
+use crate::sources::{Origin, Wanted};
 
 /// Everything that decides who trains and evaluates on what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataPlan {
     /// The data that is partitioned among the clients of all groups without a source of their own.
-    pub source: Source,
+    pub source: Source<Origin>,
     /// How.
     pub partition: Partition,
     /// The labels in their order; empty where the clients' data decides.
@@ -50,20 +51,36 @@ pub struct GroupPlan {
     /// Number of clients.
     pub replicas: usize,
     /// Data of its own, partitioned among its own clients only.
-    pub source: Option<Source>,
+    pub source: Option<Source<Origin>>,
     /// Most examples that one of its clients keeps.
     pub max_examples: Option<usize>,
 }
 
 /// A file or folder, and how to read it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Source {
-    /// A file of the format, or a folder of such files, read in the order of their names.
-    pub path: PathBuf,
+pub struct Source<P = PathBuf> {
+    /// A file of the format, or a folder of such files, read in the order of their names: where it comes from in a plan,
+    /// where it lies on this machine when it is read.
+    pub path: P,
     /// How it is written.
     pub format: Format,
     /// Which column is what; not used for [`Format::Folders`].
     pub columns: Columns,
+}
+
+impl Source<Origin> {
+    /// What is wanted of where it comes from.
+    pub(crate) fn wanted(&self) -> Wanted {
+        match &self.format {
+            Format::Csv | Format::Jsonl | Format::Parquet => Wanted::Table(self.format.ending()),
+            Format::Folders { .. } => Wanted::Folders,
+        }
+    }
+
+    /// The same, lying at `path`.
+    pub(crate) fn at(&self, path: PathBuf) -> Source {
+        Source { path, format: self.format.clone(), columns: self.columns.clone() }
+    }
 }
 
 /// How data is written.
@@ -80,6 +97,18 @@ pub enum Format {
         /// Label of each folder.
         label_map: BTreeMap<String, String>,
     },
+}
+
+impl Format {
+    /// How the names of its files end.
+    pub(crate) fn ending(&self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+            Self::Folders { .. } => "txt",
+        }
+    }
 }
 
 /// Which column is what.
@@ -133,7 +162,7 @@ pub enum HeldOut {
     /// A source of its own.
     Own {
         /// Where.
-        source: Source,
+        source: Source<Origin>,
         /// How many of it, at random; all where none.
         examples: Option<usize>,
     },

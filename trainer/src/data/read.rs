@@ -150,17 +150,6 @@ impl<'a> Wanted<'a> {
     }
 }
 
-impl Format {
-    fn ending(&self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Jsonl => "jsonl",
-            Self::Parquet => "parquet",
-            Self::Folders { .. } => "txt",
-        }
-    }
-}
-
 /// Reads all rows of `source`, with their values of the partition's column where it needs one.
 pub(super) fn read(source: &Source, value: Option<&str>, events: &Events) -> Result<Table, ReadError> {
     let mut hash = Sha256::new();

@@ -14,6 +14,7 @@ use super::{Columns, Format, Source};
 use crate::{
     events::{Event, Events},
     models::LoadedTokenizer,
+    sources::{Access, Fetcher, Origin},
 };
 
 /// One token a word: `[UNK]` 0, `[CLS]` 1, `[SEP]` 2, `w0` 10, `w1` 11 ... `w999` 1009.
@@ -70,6 +71,17 @@ pub(super) fn source(path: impl Into<PathBuf>, format: Format) -> Source {
         format,
         columns: Columns::Labelled { text: "text".into(), label: Some("label".into()) },
     }
+}
+
+/// [`source`] as a plan names it.
+pub(super) fn planned(path: impl Into<PathBuf>, format: Format) -> Source<Origin> {
+    let Source { path, format, columns } = source(path, format);
+    Source { path: path.into(), format, columns }
+}
+
+/// Brings nothing.
+pub(super) fn nowhere() -> Fetcher {
+    Fetcher::new(None, Access::of([]), Events::silent())
 }
 
 /// Folders `a` and `b` of ham, `c` of spam.

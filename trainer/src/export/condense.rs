@@ -22,9 +22,9 @@ pub const PROBES: usize = 4;
 /// The model with one pair a module in the place of what is beside the base and its own pairs, at the scale of `lora`;
 /// none where there is nothing beside the base, for then its own pairs are all.
 ///
-/// Modules share a threshold: of the singular values of all modules as many are kept, the largest first, as it takes
-/// until the logits of `probes` change by at most 1e-4. A BF16 base cannot tell logits so near to each other; there all
-/// values are kept that stand out from rounding.
+/// All pairs have one rank, the smallest with which the logits of `probes` change by at most 1e-4: whoever reads
+/// adapters reads this one. A BF16 base cannot tell logits so near to each other; there all singular values are kept
+/// that stand out from rounding.
 ///
 /// # Errors
 /// Where libtorch does not converge.
@@ -39,16 +39,17 @@ pub fn condense(
     }
     let _no_graph = tch::no_grad_guard();
     let whole = decompose(model, lora)?;
-    let values = sorted(&whole);
-    let with = |kept: usize| cut(model, lora, &whole, &values[..kept]);
+    let with = |rank: usize| cut(model, lora, &whole, rank);
+    // PEFT knows no pair without a rank.
+    let most = whole.iter().map(count).max().unwrap_or(1).max(1);
     if model.base().precision() == Precision::BF16 || probes.is_empty() {
-        return Ok(Some(with(values.len())));
+        return Ok(Some(with(most)));
     }
     let expected = logits(model, probes, pad_id);
     let is_near =
-        |kept: usize| (logits(&with(kept), probes, pad_id) - &expected).abs().max().double_value(&[]) <= TOLERANCE;
-    // The smallest count that is near lies from `least` to `enough`.
-    let (mut least, mut enough) = (0, values.len());
+        |rank: usize| (logits(&with(rank), probes, pad_id) - &expected).abs().max().double_value(&[]) <= TOLERANCE;
+    // The smallest rank that is near lies from `least` to `enough`.
+    let (mut least, mut enough) = (1, most);
     while least < enough {
         let middle = usize::midpoint(least, enough);
         if is_near(middle) {
@@ -71,25 +72,20 @@ fn decompose(model: &Model, lora: &LoraSettings) -> Result<Vec<Svd>, TchError> {
     decomposed.collect()
 }
 
-/// Modules of all singular values that are more than rounding, the largest value first.
-fn sorted(whole: &[Svd]) -> Vec<usize> {
-    let values = whole.iter().enumerate().flat_map(|(module, svd)| {
-        let values: Vec<f64> = Vec::try_from(&svd.values.to_kind(Kind::Double)).unwrap_or_default();
-        let least = values.first().map_or(0.0, |largest| largest * ROUNDING);
-        values.into_iter().filter(move |value| *value > least).map(move |value| (value, module)).collect::<Vec<_>>()
-    });
-    let mut values: Vec<(f64, usize)> = values.collect();
-    values.sort_by(|a, b| b.0.total_cmp(&a.0));
-    values.into_iter().map(|(_, module)| module).collect()
+/// How many singular values are more than rounding.
+fn count(svd: &Svd) -> usize {
+    let values: Vec<f64> = Vec::try_from(&svd.values.to_kind(Kind::Double)).unwrap_or_default();
+    let least = values.first().map_or(0.0, |largest| largest * ROUNDING);
+    values.iter().filter(|value| **value > least).count()
 }
 
-/// The model with as many values of each module as `kept` names it.
-fn cut(model: &Model, lora: &LoraSettings, whole: &[Svd], kept: &[usize]) -> Model {
-    let pairs = whole.iter().enumerate().map(|(module, svd)| {
-        // PEFT knows no pair without a rank.
-        let rank = kept.iter().filter(|other| **other == module).count().max(1);
+/// The model with the nearest pairs of this rank; a module that has less is filled with zeros.
+fn cut(model: &Model, lora: &LoraSettings, whole: &[Svd], rank: usize) -> Model {
+    let pairs = whole.iter().map(|svd| {
         let LowRank { up, down } = svd.cut(rank);
-        LowRank { up: up / lora.scale(), down }.to_f32()
+        let missing = rank as i64 - down.size()[0];
+        let up = (up / lora.scale()).constant_pad_nd([0, missing]);
+        LowRank { up, down: down.constant_pad_nd([0, 0, 0, missing]) }.to_f32()
     });
     model.with_pairs(lora, pairs.collect())
 }

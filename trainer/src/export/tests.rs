@@ -21,7 +21,11 @@ fn lora() -> LoraSettings {
 
 fn write(folder: &Path, lora: &LoraSettings) -> Result<(), ExportError> {
     let labels = ["eggs", "ham", "spam"].map(str::to_owned);
-    write_adapter(folder, &model(lora), &Export { lora, base: Path::new("models/tiny"), labels: &labels, pad_id: 7 })
+    write_adapter(
+        folder,
+        &model(lora),
+        &Export { lora, base: "lab/tiny".to_owned(), revision: Some("v2"), labels: &labels, pad_id: 7 },
+    )
 }
 
 fn read_json(folder: &Path, name: &str) -> Value {
@@ -42,7 +46,7 @@ fn tensors_have_the_names_shapes_and_values_that_peft_has() {
     let case = cases().into_iter().find(|case| case.name == "bert-query-value").unwrap();
     let golden = golden::tensors(&case.name);
     let lora = case.lora();
-    let export = Export { lora: &lora, base: Path::new("models/tiny"), labels: &[], pad_id: 0 };
+    let export = Export { lora: &lora, base: "models/tiny".to_owned(), revision: None, labels: &[], pad_id: 0 };
     write_adapter(&adapter, &case.model(&golden), &export).unwrap();
     let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
     let written = SafeTensors::deserialize(&bytes).unwrap();
@@ -66,7 +70,8 @@ fn the_configuration_names_the_adapter_and_its_base() {
     let expected = json!({
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
-        "base_model_name_or_path": "models/tiny",
+        "base_model_name_or_path": "lab/tiny",
+        "revision": "v2",
         "r": 8,
         "lora_alpha": 16.0,
         "lora_dropout": 0.25,
@@ -104,6 +109,7 @@ fn the_models_configuration_has_the_labels_in_the_order_of_the_logits() {
         "id2label": {"0": "eggs", "1": "ham", "2": "spam"},
         "label2id": {"eggs": 0, "ham": 1, "spam": 2},
         "pad_token_id": 7,
+        "vocab_size": model(&lora()).shape().vocab,
     });
     assert_eq!(read_json(&adapter, "config.json"), expected);
 }

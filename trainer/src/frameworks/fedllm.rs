@@ -151,7 +151,7 @@ impl Framework for FedLlm {
         if self.freezes_a() {
             seat.model.freeze_a();
         }
-        Box::new(FedLlmClient { upload: self.upload.clone(), seat })
+        Box::new(FedLlmClient::new(self.upload.clone(), seat))
     }
 
     fn server_half(&self, mut seat: ServerSeat) -> Box<dyn ServerHalf> {

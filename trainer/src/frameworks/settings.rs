@@ -10,7 +10,7 @@ use super::{
     SharedFramework,
     central::Central,
     fedllm::{self, Adaptive, FedLlm, ServerRule},
-    kd::Kd,
+    kd::{Distillation, Kd, Selection, Weighting},
     local_only::LocalOnly,
     split::{self, Split},
 };
@@ -35,7 +35,7 @@ pub fn parse(spec: &FederatedFineTuneSpec) -> Result<SharedFramework, Vec<Refuse
         return Ok(Arc::new(parse_fed_llm(fed_llm, ranks(spec))));
     }
     if let Some(kd) = &framework.kd_fed_llm {
-        return parse_kd(kd);
+        return Ok(Arc::new(parse_kd(kd)));
     }
     if let Some(split) = &framework.split_fed_llm {
         return parse_split(split, spec.model.precision);
@@ -96,19 +96,22 @@ fn gradient_rule(spec: &spec::ServerOptimizer) -> Option<(Rule, f64)> {
     adam_w.or_else(sgd)
 }
 
-fn parse_kd(spec: &spec::KdFedLlm) -> Result<SharedFramework, Vec<Refused>> {
-    let mut refused = Vec::new();
+/// Whether `logits` fit the model and the public set is checked when both are known.
+pub(super) fn parse_kd(spec: &spec::KdFedLlm) -> Kd {
     let spec::KdFedLlm { temperature, lambda, distillation_steps, weighting, logits } = spec;
-    if *weighting != spec::Weighting::Uniform {
-        let (field, asked) = ("spec.framework.kdFedLLM.weighting", format!("{weighting:?}"));
-        refused.push(Refused { field, asked, instead: "leave it out, or set Uniform" });
-    }
-    if logits.as_ref().is_some_and(|logits| logits.top_k.is_some() || logits.byte_budget.is_some()) {
-        let (field, asked) = ("spec.framework.kdFedLLM.logits", "fewer logits than there are classes".into());
-        refused.push(Refused { field, asked, instead: "leave it out: all logits are sent" });
-    }
-    let kd = Kd { temperature: temperature.value(), lambda: lambda.value(), steps: *distillation_steps as usize };
-    finish(refused, kd)
+    let weighting = match weighting {
+        spec::Weighting::Uniform => Weighting::Uniform,
+        spec::Weighting::Examples => Weighting::Examples,
+        spec::Weighting::Confidence => Weighting::Confidence,
+    };
+    let spec::Logits { top_k, byte_budget } = logits.clone().unwrap_or_default();
+    let selection = match (top_k, byte_budget) {
+        (Some(k), _) => Selection::TopK(k as usize),
+        (None, Some(budget)) => Selection::ByteBudget(budget.bytes()),
+        (None, None) => Selection::All,
+    };
+    let (temperature, lambda, steps) = (temperature.value(), lambda.value(), *distillation_steps as usize);
+    Kd { distillation: Distillation { temperature, lambda, steps }, weighting, selection }
 }
 
 fn parse_split(spec: &spec::SplitFedLlm, precision: Precision) -> Result<SharedFramework, Vec<Refused>> {

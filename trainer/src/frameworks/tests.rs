@@ -5,7 +5,11 @@ use std::path::Path;
 use fedtune_crds::report::{Direction, PayloadKind};
 use tch::{Device, Tensor};
 
-use super::{StepSizes, adapter, kd::distillation_loss, payload_kind};
+use super::{
+    StepSizes, adapter,
+    kd::{distillation_loss, soften},
+    payload_kind,
+};
 use crate::{
     data::{Example, Labels, Record, encode},
     events::Events,
@@ -22,7 +26,9 @@ use crate::{
     testing::{materials, plan, records},
 };
 
+mod initial;
 mod language;
+mod training;
 
 /// A run with clients of 10, 11, 12, ... examples.
 pub(super) fn run_with_unequal_clients(plan: &Plan) -> Ended {
@@ -149,6 +155,7 @@ fn every_framework_gives_the_same_bits_again_however_threads_are_scheduled() {
         "splitFedLLM: {variant: V1, cutLayer: 1}",
         "splitFedLLM: {variant: V2, cutLayer: 1}",
         "kdFedLLM: {distillationSteps: 2}",
+        "kdFedLLM: {distillationSteps: 2, weighting: Confidence, logits: {topK: 2}}",
     ] {
         let plan = plan(framework, &[]);
         let first = adapter_of(&run_with_unequal_clients(&plan));
@@ -172,7 +179,7 @@ fn with_lambda_one_distillation_brings_the_student_twenty_times_closer_to_the_cl
     train(&client, &examples, &recipe, key, &mut worker()).unwrap();
     let kl = |student: &Model| {
         let (z, teacher) = (logits(student, &public), logits(&client, &public));
-        distillation_loss(&z, &teacher, None, 1.0, 1.0).double_value(&[])
+        distillation_loss(&z, &soften(&teacher, 1.0), None, 1.0, 1.0).double_value(&[])
     };
     let before = kl(&fresh(&plan).0);
     let after = kl(run_with_unequal_clients(&plan).outcome.half.model().unwrap());
@@ -236,7 +243,7 @@ fn check_kd_case(case: &serde_json::Value) {
     let rows = z.index_select(0, &kept);
     let loss = distillation_loss(
         &rows,
-        &teacher.index_select(0, &kept),
+        &soften(&teacher.index_select(0, &kept), number("temperature")),
         Some(&labels),
         number("temperature"),
         number("lambda"),
@@ -279,6 +286,8 @@ fn the_payload_of_each_client_and_round_is_what_the_formula_says() {
         ("fedLLM: {}", 4),
         ("fedLLM: {upload: Gradients}", 3),
         ("kdFedLLM: {distillationSteps: 1}", 2),
+        ("kdFedLLM: {distillationSteps: 1, logits: {topK: 2}}", 2),
+        ("kdFedLLM: {distillationSteps: 1, logits: {byteBudget: 30}, weighting: Examples}", 2),
         ("splitFedLLM: {cutLayer: 1, activationCodec: BF16}", 6),
         ("localOnly: {}", 0),
         ("central: {}", 0),

@@ -36,10 +36,10 @@ fn every_target_has_a_program_and_a_corpus() {
     assert_eq!(programs.collect::<BTreeSet<_>>(), targets);
 }
 
-/// With `FEDTUNE_SEEDS=write` in the environment this test writes them.
+/// With `FEDTUNE_FUZZ_SEEDS=write` in the environment this test writes them.
 #[test]
 fn the_seeds_are_as_the_program_would_write_them_today() {
-    let write = env::var_os("FEDTUNE_SEEDS").is_some_and(|what| what == "write");
+    let write = env::var_os("FEDTUNE_FUZZ_SEEDS").is_some_and(|what| what == "write");
     for (target, name, bytes) in seeds::all() {
         let path = fuzz(&format!("corpus/{target}/{name}"));
         if write {
@@ -49,6 +49,6 @@ fn the_seeds_are_as_the_program_would_write_them_today() {
         let there = fs::read(&path).unwrap_or_default();
         // A manifest may change without the seed that was made from it.
         let same = there == bytes || (target == "spec_yaml" && !there.is_empty());
-        assert!(same, "fuzz/corpus/{target}/{name} is out of date; run this test with FEDTUNE_SEEDS=write");
+        assert!(same, "fuzz/corpus/{target}/{name} is out of date; run this test with FEDTUNE_FUZZ_SEEDS=write");
     }
 }

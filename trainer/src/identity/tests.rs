@@ -43,7 +43,7 @@ fn listen(runtime: &Runtime, identity: Option<Identity>) -> Listener {
 }
 
 fn options(runtime: &Runtime, identity: Option<Identity>) -> ConnectOptions {
-    ConnectOptions { terms: terms(), identity, patience: PATIENCE, runtime: runtime.handle().clone() }
+    ConnectOptions { identity, ..ConnectOptions::plain(terms(), runtime.handle()) }
 }
 
 /// A session of `identity` with the server, as the server sees it.
@@ -57,11 +57,10 @@ fn arrive(runtime: &Runtime, listener: &mut Listener, identity: &Identity) -> Ar
     arrival
 }
 
-/// Why `identity` gets no session at `address` at once.
+/// Why `identity` gets no session at `address`.
 fn refusal(runtime: &Runtime, address: SocketAddr, identity: Option<Identity>) -> String {
     let scheme = if identity.is_some() { "https" } else { "http" };
-    let impatient = ConnectOptions { patience: Duration::ZERO, ..options(runtime, identity) };
-    match connect(&format!("{scheme}://{address}"), &impatient).unwrap_err() {
+    match connect(&format!("{scheme}://{address}"), &options(runtime, identity)).unwrap_err() {
         ConnectError::Distrusted { reason, .. } => reason,
         other => panic!("it should be a matter of trust: {other}"),
     }

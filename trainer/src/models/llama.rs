@@ -1,7 +1,7 @@
 //! Llama: a decoder with rotary positions, grouped-query attention and gated feed-forward layers (arXiv 2307.09288),
 //! as transformers has it; also SmolLM2 and TinyLlama. Must not train the layer over the vocabulary: it stays frozen.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 use crate::random::Key;
 
 /// What `config.json` says, or the metadata of a GGUF file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Config {
     pub(super) vocab_size: usize,
     pub(super) hidden_size: usize,
@@ -24,24 +24,24 @@ pub(super) struct Config {
     pub(super) num_hidden_layers: usize,
     pub(super) num_attention_heads: usize,
     /// Absent where keys have as many heads as queries.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) num_key_value_heads: Option<usize>,
     /// Absent where heads share the hidden width evenly.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) head_dim: Option<usize>,
     #[serde(default = "default_positions")]
     pub(super) max_position_embeddings: usize,
     #[serde(default = "default_epsilon")]
     pub(super) rms_norm_eps: f64,
     /// Base of the rotary frequencies where `rope_parameters` does not say it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rope_theta: Option<f64>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rope_parameters: Option<RopeParameters>,
     /// The older name of `rope_parameters`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rope_scaling: Option<RopeParameters>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) hidden_act: Option<String>,
     #[serde(default)]
     pub(super) attention_bias: bool,

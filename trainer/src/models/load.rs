@@ -9,6 +9,7 @@ pub(crate) mod fuzzing;
 mod gguf;
 mod safetensors;
 mod tokenizer;
+mod weights;
 
 use std::{
     fs,
@@ -27,6 +28,7 @@ pub(super) use self::checkpoint::Checkpoint;
 pub use self::{
     chat::ChatTemplate,
     tokenizer::{LoadedTokenizer, load_tokenizer},
+    weights::{StoredTensor, Weights},
 };
 use super::{
     base::{Base, Body, LoadOptions},

@@ -1,13 +1,16 @@
 //! The spec's `data` and the groups' own, as a [`DataPlan`].
 //! Must not read a file.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use fedtune_crds::{FederatedFineTuneSpec, data as spec, model::Task, source};
 
-use crate::data::{Columns, DataPlan, Format, GroupPlan, HeldOut, LanguagePlan, LongResponse, Partition, Source};
+use crate::{
+    data::{Columns, DataPlan, Format, GroupPlan, HeldOut, LanguagePlan, LongResponse, Partition, Source},
+    sources::Origin,
+};
 
-/// The data plan of a spec whose sources are all paths.
+/// The data plan of a spec.
 pub(super) fn parse(spec: &FederatedFineTuneSpec, clients_evaluate: bool) -> DataPlan {
     let data = &spec.data;
     let defaults = Defaults {
@@ -47,11 +50,11 @@ impl Defaults<'_> {
         format: Option<spec::Format>,
         columns: Option<&spec::Columns>,
         label_map: Option<&BTreeMap<String, String>>,
-    ) -> Source {
+    ) -> Source<Origin> {
         let columns = columns.unwrap_or(self.columns);
         let format = format.unwrap_or(self.format);
         Source {
-            path: PathBuf::from(source.path.clone().unwrap_or_default()),
+            path: Origin::of(source),
             format: match format {
                 spec::Format::Csv => Format::Csv,
                 spec::Format::JsonLines => Format::Jsonl,

@@ -9,7 +9,7 @@ use fedtune_crds::{
     training::Training,
 };
 
-use crate::frameworks::Refused;
+use crate::{frameworks::Refused, sources::Origin};
 
 /// One refusal for each such field of `spec`.
 pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
@@ -17,7 +17,6 @@ pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
         sources(spec),
         model_and_tuning(spec),
         training(&spec.training),
-        stop(spec),
         spec.clients.groups.iter().flat_map(group).collect(),
     ];
     lists.into_iter().flatten().collect()
@@ -29,68 +28,56 @@ fn refuse(wrong: bool, field: &'static str, asked: &str, instead: &'static str) 
 
 fn sources(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     let Data { source, public, evaluation, .. } = &spec.data;
-    let held_out = |held: &HeldOut| held.source.as_ref().is_some_and(is_remote);
-    let path = "set path to a folder or file";
+    let held_out = |held: Option<&HeldOut>| held.and_then(|held| held.source.as_ref()).and_then(without_feature);
     [
-        refuse(is_remote(&spec.model.source), "spec.model.source", "a remote source", path),
-        refuse(is_remote(source), "spec.data.source", "a remote source", path),
-        refuse(public.as_ref().is_some_and(held_out), "spec.data.public.source", "a remote source", path),
-        refuse(held_out(evaluation), "spec.data.evaluation.source", "a remote source", path),
+        without_feature(&spec.model.source).map(|feature| not_built("spec.model.source", feature)),
+        without_feature(source).map(|feature| not_built("spec.data.source", feature)),
+        held_out(public.as_ref()).map(|feature| not_built("spec.data.public.source", feature)),
+        held_out(Some(evaluation)).map(|feature| not_built("spec.data.evaluation.source", feature)),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-fn is_remote(source: &Source) -> bool {
-    source.path.is_none()
+/// The cargo feature that brings from a source and that this program was built without.
+fn without_feature(source: &Source) -> Option<&'static str> {
+    Origin::of(source).feature().and_then(|(feature, built)| (!built).then_some(feature))
+}
+
+fn not_built(field: &'static str, feature: &str) -> Refused {
+    let asked = format!("a source that this program was built without (cargo's feature {feature})");
+    Refused { field, asked, instead: "build with that feature, or set path to a folder or file" }
 }
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    [refuse(
-        spec.tuning.lora.initial_adapter.is_some(),
-        "spec.tuning.lora.initialAdapter",
-        "an adapter to start from",
-        "leave it out",
-    )]
+    let adapter = spec.tuning.lora.initial_adapter.as_ref().and_then(without_feature);
+    let lora = &spec.tuning.lora;
+    let unequal = spec.clients.groups.iter().any(|group| group.rank.is_some_and(|rank| rank != lora.rank));
+    [
+        adapter.map(|feature| not_built("spec.tuning.lora.initialAdapter", feature)),
+        refuse(
+            lora.initial_adapter.is_some() && unequal,
+            "spec.tuning.lora.initialAdapter",
+            "one adapter to start from for clients of unequal ranks",
+            "leave it out, or leave the groups' rank out",
+        ),
+    ]
     .into_iter()
     .flatten()
     .collect()
 }
 
 fn training(training: &Training) -> Vec<Refused> {
-    [
-        refuse(
-            training.gradient_accumulation > 1,
-            "spec.training.gradientAccumulation",
-            "several batches a step",
-            "leave it out, or set 1",
-        ),
-        refuse(
-            training.gradient_checkpointing,
-            "spec.training.gradientCheckpointing",
-            "activations computed twice",
-            "leave it out, or set false",
-        ),
-        refuse(
-            training.schedule.linear.is_some() || training.schedule.cosine.is_some(),
-            "spec.training.schedule",
-            "a learning rate that changes",
-            "leave it out, or set constant: {}",
-        ),
-    ]
+    [refuse(
+        training.gradient_checkpointing,
+        "spec.training.gradientCheckpointing",
+        "activations computed twice",
+        "leave it out, or set false",
+    )]
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn stop(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let stop = &spec.stop;
-    let rules = stop.target_accuracy.is_some()
-        || stop.max_bytes.is_some()
-        || stop.max_client_flops.is_some()
-        || stop.patience.is_some();
-    refuse(rules, "spec.stop", "an early end", "leave it out: the run ends after training.rounds").into_iter().collect()
 }
 
 fn group(group: &Group) -> Vec<Refused> {
@@ -102,12 +89,8 @@ fn group(group: &Group) -> Vec<Refused> {
             "a cut of the group's own",
             "leave it out: framework.splitFedLLM.cutLayer holds for all",
         ),
-        refuse(
-            data.is_some_and(|data| is_remote(&data.source)),
-            "spec.clients.groups[].data.source",
-            "a remote source",
-            "set path to a folder or file",
-        ),
+        data.and_then(|data| without_feature(&data.source))
+            .map(|feature| not_built("spec.clients.groups[].data.source", feature)),
         refuse(
             data.is_some_and(|data| data.partition.is_some()),
             "spec.clients.groups[].data.partition",

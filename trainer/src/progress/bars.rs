@@ -72,7 +72,8 @@ impl Board {
             | Event::Disconnected { .. }
             | Event::UploadRefused { .. }
             | Event::ClientFailed { .. }
-            | Event::ClientAbsent { .. } => self.say(line),
+            | Event::ClientAbsent { .. }
+            | Event::Stopped { .. } => self.say(line),
             Event::Connected
             | Event::ClientLeft { .. }
             | Event::WaitingFor { .. }

@@ -42,6 +42,7 @@ pub(super) fn line(event: &Event, rounds: u32) -> Option<String> {
             units::duration(*seconds),
         )),
         Event::ClientAbsent { round, client, reason } => Some(format!("round {round}: without {client}: {reason}")),
+        Event::Stopped { round, rule, sentence } => Some(format!("stopped by {rule} after round {round}: {sentence}")),
         Event::Listening { address } => Some(format!("listening on {address}")),
         Event::Disconnected { reason } => Some(reason.clone()),
         Event::UploadRefused { client, sentence, .. } => Some(format!("refused {client}: {sentence}")),

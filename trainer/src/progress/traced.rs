@@ -34,6 +34,7 @@ pub(super) fn trace(event: Event) {
         Event::RoundFinished { round, accuracy, loss, payload_bytes, seconds } => {
             info!(round, accuracy, loss, payload_bytes, seconds, "round finished");
         }
+        Event::Stopped { round, rule, sentence } => info!(round, rule, sentence, "stop rule met"),
         Event::ClientAbsent { round, client, reason } => warn!(round, client, reason, "client absent"),
         Event::RunFinished { run, error: None } => info!(run, "run finished"),
         Event::RunFinished { run, error: Some(sentence) } => error!(run, error = sentence, "run failed"),

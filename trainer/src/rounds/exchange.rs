@@ -53,6 +53,13 @@ impl Open {
         Self { exchange, since: now, order, stands, in_turns, turn: None, turns_over: None }
     }
 
+    /// Counts time from `now` on, for whoever has been asked already too.
+    pub(super) fn restart_clock(&mut self, now: Duration) {
+        self.since = now;
+        self.turn = self.turn.map(|(client, _)| (client, now));
+        self.turns_over = self.turns_over.map(|_| now);
+    }
+
     pub(super) fn exchange(&self) -> Exchange {
         self.exchange
     }

@@ -90,6 +90,13 @@ impl Rounds {
         actions
     }
 
+    /// The work of [`Action::Freeze`] was done at `now`: nobody could begin before.
+    pub fn frozen(&mut self, now: Duration) {
+        if let Some(open) = self.open_exchange() {
+            open.restart_clock(now);
+        }
+    }
+
     /// When to tick again if nothing happens before; a tick then changes something.
     pub fn deadline(&self) -> Option<Duration> {
         match &self.phase {
@@ -128,6 +135,11 @@ impl Rounds {
                 }
             }
             Event::Closed => self.after_close(now),
+            Event::Enough => {
+                if matches!(self.phase, Phase::Closing { .. }) {
+                    self.phase = Phase::Finished;
+                }
+            }
         }
     }
 

@@ -31,7 +31,7 @@ pub struct Rules {
 
 impl Rules {
     /// Draws the round's participants; with turns, in the order of their turns, else in client order.
-    pub(super) fn sample(&self, round: u32) -> Vec<Client> {
+    pub fn sample(&self, round: u32) -> Vec<Client> {
         let key = Key { seed: self.seed, round, ..Key::default() };
         let mut all: Vec<Client> = (0..self.clients).collect();
         key.stream(Site::Sampling).shuffle(&mut all);

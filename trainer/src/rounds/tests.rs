@@ -43,6 +43,18 @@ fn a_round_begins_when_all_clients_have_joined() {
     assert_eq!(asked, [Action::Freeze, Action::Ask(0, first), Action::Ask(1, first)]);
 }
 
+/// The first checkpoint may take longer than a client may take for its answer.
+#[test]
+fn the_time_that_freezing_takes_is_not_the_clients() {
+    for turns in [false, true] {
+        let (mut rounds, _) = started(Rules { turns, ..rules(2, 2) });
+        rounds.frozen(20 * MINUTE);
+        assert_eq!(rounds.tick(29 * MINUTE, &[]), [], "turns: {turns}");
+        // A turn has its 10 minutes, a round of all at once 5 more for its quorum.
+        assert_eq!(rounds.deadline(), Some(if turns { 30 * MINUTE } else { 35 * MINUTE }), "turns: {turns}");
+    }
+}
+
 #[test]
 fn after_the_last_round_the_run_is_finished() {
     let (mut rounds, _) = started(rules(1, 1));
@@ -173,6 +185,17 @@ fn a_run_without_clients_closes_each_round_at_once() {
     assert!(matches!(&actions[..], [Action::Freeze, Action::Close { .. }]), "{actions:?}");
     assert!(matches!(&rounds.tick(MINUTE, &[Event::Closed])[..], [Action::Close { .. }]));
     assert_eq!(rounds.tick(MINUTE, &[Event::Closed]), [Action::Finish]);
+}
+
+#[test]
+fn a_run_of_which_enough_is_done_is_finished_before_its_last_round() {
+    let (mut rounds, _) = started(rules(2, 2));
+    // Before a round closes there is nothing to end.
+    assert_eq!(rounds.tick(MINUTE, &[Event::Enough]), []);
+    let answers = [0, 1].map(|client| Event::Answered(client, exchange(1, 0)));
+    assert!(matches!(&rounds.tick(MINUTE, &answers)[..], [Action::Close { .. }]));
+    assert_eq!(rounds.tick(MINUTE, &[Event::Enough]), [Action::Finish]);
+    assert_eq!((rounds.tick(MINUTE, &[Event::Joined(0)]), rounds.deadline()), (vec![], None));
 }
 
 #[test]

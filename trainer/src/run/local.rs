@@ -86,7 +86,7 @@ pub fn run(plan: &Plan, materials: &Materials, kept: Kept<'_>, events: &Events) 
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = Listener::bind(address, terms.clone(), runtime.handle())?;
     let url = format!("http://{}", listener.local_addr());
-    let options = ConnectOptions { terms, identity: None, patience: PATIENCE, runtime: runtime.handle().clone() };
+    let options = ConnectOptions::plain(terms, runtime.handle());
     let slots = Slots::of_this_machine(plan.threads);
     let setups = (0..plan.rules.clients).map(|ordinal| client_setup(plan, materials, kept, ordinal, &slots, events));
     let setups = setups.collect::<Result<Vec<_>, _>>()?;
@@ -122,7 +122,7 @@ fn work(
     inbox: &mpsc::Sender<Inbox>,
 ) -> Result<Finished, ClientError> {
     let client = setup.plan.clients[setup.ordinal].to_string();
-    let mut dialer = Dialer::new(url, options.clone(), setup.incarnation);
+    let mut dialer = Dialer::new(url, options.clone(), PATIENCE, setup.incarnation);
     match client::work(setup, &mut dialer) {
         Ok(mut finished) => {
             // What is left to do is done in this process.
@@ -151,6 +151,7 @@ pub fn server_setup<'a>(
         plan,
         base: materials.base.share(),
         lora: materials.lora.clone(),
+        initial: materials.initial.clone(),
         pad_id: materials.pad_id,
         public: if plan.framework.needs().public { corpus.public.clone() } else { Vec::new() },
         evaluation: corpus.evaluation.clone(),
@@ -181,6 +182,7 @@ pub fn client_setup<'a>(
         keep: kept.of_client(plan, materials, ordinal)?,
         base: materials.base.share(),
         lora: plan.lora_of(ordinal, &materials.lora),
+        initial: materials.initial.clone(),
         pad_id: materials.pad_id,
         train: corpus.clients[ordinal].clone(),
         public: if needs.public { corpus.public.clone() } else { Vec::new() },

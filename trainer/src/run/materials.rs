@@ -1,7 +1,7 @@
 //! Device, base model, tokenizer and data of a run; the base is read once for all specs of a call that share it.
 //! Must not start anything.
 
-use std::path::{Path, PathBuf};
+use std::{path::PathBuf, sync::Arc};
 
 use fedtune_crds::hex;
 use sha2::{Digest, Sha256};
@@ -10,11 +10,15 @@ use thiserror::Error;
 
 use super::RunError;
 use crate::{
+    adapter_files::AdapterFiles,
     data::{self, Corpus, Scope},
     events::{Event, Events},
-    models::{Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets},
+    models::{
+        Architecture, Base, LoadOptions, LoadedTokenizer, LoraSettings, Precision, load_tokenizer, resolve_targets,
+    },
     plan::{DeviceChoice, Plan, Task},
     server::check_cut,
+    sources::{Access, Fetcher, Origin, Wanted},
 };
 
 /// What a run works with.
@@ -24,6 +28,8 @@ pub struct Materials {
     pub base: Base,
     /// The adapter, its targets resolved against the model.
     pub lora: LoraSettings,
+    /// The adapter that everyone starts from; none for a fresh one.
+    pub initial: Option<Arc<AdapterFiles>>,
     /// What fills a batch.
     pub pad_id: u32,
     /// Everyone's records, as far as this process may see them.
@@ -58,21 +64,22 @@ pub struct LengthError {
 #[derive(Debug)]
 pub struct Shelf {
     cache: Option<PathBuf>,
+    fetcher: Fetcher,
     events: Events,
     loaded: Option<Loaded>,
 }
 
 #[derive(Debug)]
 struct Loaded {
-    key: (PathBuf, LoadOptions),
+    key: (Origin, LoadOptions),
     base: Base,
     tokenizer: LoadedTokenizer,
 }
 
 impl Shelf {
-    /// An empty shelf.
-    pub fn new(cache: Option<PathBuf>, events: Events) -> Self {
-        Self { cache, events, loaded: None }
+    /// An empty shelf; what is not on this machine is brought into `cache`.
+    pub fn new(cache: Option<PathBuf>, access: Access, events: Events) -> Self {
+        Self { fetcher: Fetcher::new(cache.clone(), access, events.clone()), cache, events, loaded: None }
     }
 
     /// Everything that a run of `plan` in one process needs.
@@ -83,17 +90,20 @@ impl Shelf {
     /// What the part of a run in `scope` needs.
     pub fn take_for(&mut self, plan: &Plan, scope: Scope) -> Result<Materials, RunError> {
         let device = choose_device(plan.device)?;
-        let (cache, events) = (self.cache.clone(), self.events.clone());
-        let loaded = self.load(plan, device)?;
+        self.load(plan, device)?;
+        let loaded = self.loaded.as_ref().expect("it has just been loaded");
         let base = loaded.base.share();
-        let lora = LoraSettings { target_modules: targets(plan, &base), ..plan.lora.clone() };
+        let lora = LoraSettings { target_modules: targets(plan, base.architecture()), ..plan.lora.clone() };
         resolve_targets(base.shape(), &lora)?;
         check_length(plan, &base)?;
         check_cut(plan, &base)?;
-        let corpus = data::load(&plan.data, scope, &loaded.tokenizer, cache.as_deref(), &events)?;
+        let initial = self.initial_adapter(plan, &base, &lora)?;
+        let (tokenizer, cache) = (&loaded.tokenizer, self.cache.as_deref());
+        let corpus = data::load(&plan.data, scope, tokenizer, &self.fetcher, cache, &self.events)?;
         Ok(Materials {
-            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash),
-            model_name: format!("{} ({} blocks)", file_name(&plan.model), base.shape().blocks),
+            run_hash: run_hash(plan, &base, &loaded.tokenizer.hash, initial.as_deref()),
+            initial,
+            model_name: format!("{} ({} blocks)", plan.model.name(), base.shape().blocks),
             device_words: device_words(device, plan.precision),
             pad_id: loaded.tokenizer.pad_id,
             tokenizer_hash: loaded.tokenizer.hash.clone(),
@@ -103,7 +113,7 @@ impl Shelf {
         })
     }
 
-    fn load(&mut self, plan: &Plan, device: Device) -> Result<&Loaded, RunError> {
+    fn load(&mut self, plan: &Plan, device: Device) -> Result<(), RunError> {
         let options = LoadOptions { precision: plan.precision, device, language_head: plan.task == Task::Language };
         let key = (plan.model.clone(), options);
         let kept = self.loaded.take().filter(|loaded| loaded.key == key);
@@ -111,14 +121,30 @@ impl Shelf {
             Some(loaded) => loaded,
             None => self.read(key)?,
         };
-        Ok(self.loaded.insert(loaded))
+        self.loaded = Some(loaded);
+        Ok(())
     }
 
-    fn read(&self, key: (PathBuf, LoadOptions)) -> Result<Loaded, RunError> {
-        let stage = format!("Reading {}", file_name(&key.0));
-        self.events.tell(Event::StageStarted { stage, of: 0 });
-        let base = Base::load(&key.0, key.1)?;
-        let tokenizer = load_tokenizer(&key.0)?;
+    /// Reads the adapter to start from, and refuses one of another base or with other settings. Its labels are compared once
+    /// the run's are frozen.
+    fn initial_adapter(
+        &self,
+        plan: &Plan,
+        base: &Base,
+        lora: &LoraSettings,
+    ) -> Result<Option<Arc<AdapterFiles>>, RunError> {
+        let Some(origin) = &plan.initial_adapter else { return Ok(None) };
+        let initial = AdapterFiles::read(&self.fetcher.fetch(origin, Wanted::Adapter)?)?;
+        initial.check_base(base.shape())?;
+        initial.check_settings(base.shape(), lora)?;
+        Ok(Some(Arc::new(initial)))
+    }
+
+    fn read(&self, key: (Origin, LoadOptions)) -> Result<Loaded, RunError> {
+        let path = self.fetcher.fetch(&key.0, Wanted::Model)?;
+        self.events.tell(Event::StageStarted { stage: format!("Reading {}", key.0.name()), of: 0 });
+        let base = Base::load(&path, key.1)?;
+        let tokenizer = load_tokenizer(&path)?;
         tokenizer.check(base.shape())?;
         self.events.tell(Event::StageFinished);
         Ok(Loaded { key, base, tokenizer })
@@ -141,17 +167,18 @@ fn check_length(plan: &Plan, base: &Base) -> Result<(), LengthError> {
 }
 
 /// The spec's target modules, else those that the architecture's adapters usually take.
-fn targets(plan: &Plan, base: &Base) -> Vec<String> {
+pub fn targets(plan: &Plan, architecture: Architecture) -> Vec<String> {
     if plan.lora.target_modules.is_empty() {
-        base.architecture().default_targets().iter().map(ToString::to_string).collect()
+        architecture.default_targets().iter().map(ToString::to_string).collect()
     } else {
         plan.lora.target_modules.clone()
     }
 }
 
-fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str) -> String {
+fn run_hash(plan: &Plan, base: &Base, tokenizer_hash: &str, initial: Option<&AdapterFiles>) -> String {
     let mut hash = Sha256::new();
-    for part in [plan.spec_hash.as_str(), base.hash().as_str(), tokenizer_hash] {
+    let (base, initial) = (base.hash(), initial.map(|initial| initial.hash.as_str()));
+    for part in [&plan.spec_hash, &base, tokenizer_hash].into_iter().chain(initial) {
         hash.update(part);
         hash.update([0]);
     }
@@ -164,8 +191,4 @@ fn device_words(device: Device, precision: Precision) -> String {
         Device::Cpu | Device::Mps | Device::Vulkan => "CPU".to_owned(),
     };
     format!("{name} ({precision:?})")
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }

@@ -11,9 +11,10 @@ use crate::{
     meter::peak_memory_bytes,
     models::{Head, LoraSettings, Model, Part},
     plan::Plan,
+    stop,
 };
 
-/// The report of a run that did all its rounds.
+/// The report of a run that did all its rounds, or that a stop rule ended.
 pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport {
     let outcome = &ended.outcome;
     let meter = outcome.half.meter();
@@ -28,6 +29,8 @@ pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport
         client_seconds: total(clients.iter().map(|client| client.seconds.compute)),
         seconds: total(rounds.iter().map(|round| round.seconds)),
     };
+    let stopped = plan.stop.met(&rounds, plan.rules.rounds);
+    let stop_reason = stopped.map_or(stop::ROUNDS, |stop| stop.rule);
     RunReport {
         rounds,
         clients,
@@ -35,7 +38,7 @@ pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport
         final_figures: outcome.account.final_figures(),
         totals,
         uid: outcome.uid.clone(),
-        ..frame(plan, materials, RunPhase::Succeeded, "rounds")
+        ..frame(plan, materials, RunPhase::Succeeded, stop_reason)
     }
 }
 

@@ -188,17 +188,17 @@ impl Account {
     pub(super) fn steps_of_a_round(&self, plan: &Plan) -> u64 {
         let asked = sample_size(self.ids.len(), plan.rules.fraction);
         let local = match plan.work {
-            LocalWork::Steps(tau) => (tau * asked) as u64,
-            LocalWork::Epochs(_) => self.members().map(|(client, _)| self.steps_of(client, plan)).sum(),
+            LocalWork::Steps(tau) => (tau * plan.accumulation * asked) as u64,
+            LocalWork::Epochs(_) => self.members().map(|(client, _)| self.batches_of(client, plan)).sum(),
         };
-        plan.framework.units(asked as u64, local)
+        plan.framework.units(asked as u64, local, plan.accumulation as u64)
     }
 
-    /// Steps of one client in a round: what the spec says, for the examples that it announced.
-    pub(super) fn steps_of(&self, client: Client, plan: &Plan) -> u64 {
+    /// Batches of one client in a round: what the spec says, for the examples that it announced.
+    pub(super) fn batches_of(&self, client: Client, plan: &Plan) -> u64 {
         let examples = self.book.members.get(&client).map_or(0, |member| member.announcement.examples);
         match plan.work {
-            LocalWork::Steps(steps) => steps as u64,
+            LocalWork::Steps(steps) => (steps as u64).saturating_mul(plan.accumulation as u64),
             LocalWork::Epochs(epochs) => examples.div_ceil(plan.batch_size as u64).saturating_mul(epochs as u64),
         }
     }

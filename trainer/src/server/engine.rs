@@ -94,7 +94,9 @@ impl<'a> Engine<'a> {
         running.half.restore(&of_half)?;
         running.half.seat_mut().worker.meter = saved.meter;
         self.running = Some(running);
-        self.machine = Rounds::resume(plan.rules.clone(), round, now);
+        // A run that a rule has stopped stays stopped: what is left of its rounds counts as closed.
+        let closed = if self.stop().is_some() { plan.rules.rounds } else { round };
+        self.machine = Rounds::resume(plan.rules.clone(), closed, now);
         if round > 0 {
             let text = format!("{} goes on after round {round}", plan.name);
             self.setup.events.tell(Progress::Note { text });
@@ -161,7 +163,8 @@ impl<'a> Engine<'a> {
     pub(crate) fn end(mut self) -> Result<(Outcome, Farewell), ServerError> {
         let early = || ServerError::Panic("the run ended before the labels were frozen".to_owned());
         let (welcome, members) = (self.welcome_message(), self.account.members().map(|(client, _)| client).collect());
-        let finish = self.address(Message::new(Subject::Finish, self.setup.plan.rules.rounds));
+        let last = self.account.rounds().last().map_or(0, |round| round.round);
+        let finish = self.address(Message::new(Subject::Finish, last));
         let Running { half, labels, .. } = self.running.take().ok_or_else(early)?;
         let completed = self.account.completed().clone();
         let (account, ledger, uid) = (self.account, self.setup.ledger, self.setup.uid);
@@ -187,7 +190,10 @@ impl<'a> Engine<'a> {
         let mut events = Vec::new();
         for action in actions {
             match action {
-                Action::Freeze => self.freeze(door)?,
+                Action::Freeze => {
+                    self.freeze(door)?;
+                    self.machine.frozen(clock());
+                }
                 Action::Ask(client, exchange) => self.ask(client, exchange, clock(), door)?,
                 Action::Abandon(client, exchange) => {
                     door.set_steps(client, None);
@@ -199,7 +205,7 @@ impl<'a> Engine<'a> {
                 }
                 Action::Close { exchange, answered, absent } => {
                     self.close(&RoundClose { exchange, answered, absent }, clock)?;
-                    events.push(Event::Closed);
+                    events.push(self.after_close(exchange));
                 }
                 Action::Finish => return Ok(Flow::Finished),
                 Action::Fail(failure) => return Err(failure.into()),

@@ -26,9 +26,12 @@ impl Farewell {
         Self { welcome, finish, archive, missing: clients }
     }
 
-    /// Tells everyone who is connected.
+    /// Tells everyone who is connected. One whose joining nobody has read yet waits for a welcome before all else.
     pub(crate) fn begin(&self, door: &dyn Door) {
-        self.missing.iter().for_each(|client| door.send(*client, self.finish_of(*client)));
+        for client in &self.missing {
+            door.send(*client, self.welcome.clone());
+            door.send(*client, self.finish_of(*client));
+        }
     }
 
     fn finish_of(&self, client: Client) -> Message {

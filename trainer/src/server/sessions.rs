@@ -348,8 +348,7 @@ mod tests {
         let listener = Listener::bind(address, terms("run"), runtime.handle()).unwrap();
         let url = format!("http://{}", listener.local_addr());
         let patience = Duration::from_secs(60);
-        let options =
-            ConnectOptions { terms: terms("run"), identity: None, patience, runtime: runtime.handle().clone() };
+        let options = ConnectOptions::plain(terms("run"), runtime.handle());
         let (sender, inbox) = mpsc::channel();
         let sluice = Sluice::open(listener, Admission::of(&plan, 1), &Ledger::new(), sender, Events::silent());
 

@@ -9,7 +9,7 @@
 //!
 //! A failing seed is printed; `FEDTUNE_SEED=123 cargo test -p fedtune server::simulation` runs it alone.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use super::Outcome;
 use crate::{plan::Plan, testing::plan};
@@ -25,12 +25,13 @@ use world::{Ending, World};
 const SEEDS: u64 = 50;
 
 /// Every framework with clients, in its variants.
-const FRAMEWORKS: [&str; 8] = [
+const FRAMEWORKS: [&str; 9] = [
     "fedLLM: {}",
     "kdFedLLM: {distillationSteps: 1}",
     "splitFedLLM: {variant: V1, cutLayer: 1}",
     "splitFedLLM: {variant: V2, cutLayer: 1}",
     "localOnly: {}",
+    "kdFedLLM: {distillationSteps: 1, weighting: Confidence, logits: {topK: 2}}",
     "fedLLM: {aggregation: FLoRA}",
     "fedLLM: {aggregation: FedExLoRA}",
     "fedLLM: {aggregation: FFALoRA, serverOptimizer: {fedYogi: {}}}",
@@ -140,17 +141,34 @@ simulations! {
     whatever_breaks_split_v1_ends_with_the_same_bits, an_impatient_split_v1_run_keeps_its_account: 2;
     whatever_breaks_split_v2_ends_with_the_same_bits, an_impatient_split_v2_run_keeps_its_account: 3;
     whatever_breaks_local_only_ends_with_the_same_bits, an_impatient_local_only_run_keeps_its_account: 4;
-    whatever_breaks_flora_ends_with_the_same_bits, an_impatient_flora_run_keeps_its_account: 5;
+    whatever_breaks_kd_with_top_k_ends_with_the_same_bits, an_impatient_kd_run_with_top_k_keeps_its_account: 5;
+    whatever_breaks_flora_ends_with_the_same_bits, an_impatient_flora_run_keeps_its_account: 6;
 }
 
 #[test]
 fn whatever_breaks_fedex_ends_with_the_same_bits() {
-    ends_with_the_same_bits(6);
+    ends_with_the_same_bits(7);
 }
 
 #[test]
 fn whatever_breaks_a_server_optimizer_ends_with_the_same_bits() {
-    ends_with_the_same_bits(7);
+    ends_with_the_same_bits(8);
+}
+
+/// A disk that takes longer for one checkpoint than clients may take for a round and its quorum together.
+#[test]
+fn nobody_is_blamed_or_left_out_for_the_servers_slow_disk() {
+    for framework in FRAMEWORKS {
+        let plan = impatient(framework);
+        let quick = World::new(plan, Faults::none()).live();
+        let slow = World::new(plan, Faults::none()).with_slow_disk(Duration::from_secs(300)).live();
+        check_report(plan, &slow, 0);
+        let Ending::Finished { outcome, .. } = &slow else { panic!("{framework}: {slow:?}") };
+        for round in outcome.account.rounds() {
+            assert_eq!(round.participants.len(), plan.clients.len(), "{framework}: {round:?}");
+        }
+        assert!(fingerprint(&slow) == fingerprint(&quick), "{framework}: other bits than with a quick disk");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use fedtune_crds::{
 };
 
 use super::{RunFacts, termination::cut};
-use crate::{events::Event, meter::Meter, refusal::RefusalReason};
+use crate::{events::Event, meter::Meter, refusal::RefusalReason, stop};
 
 /// Bytes of a sentence in the status, at most: the whole status must fit into a termination message.
 const SENTENCE_BYTES: usize = 1024;
@@ -39,6 +39,8 @@ pub(super) struct LiveFigures {
     pub(super) epoch: u64,
     pub(super) phase: LivePhase,
     pub(super) message: String,
+    /// Why the run ends before its last round, once it is known.
+    pub(super) stopped: Option<String>,
     /// When `phase`, `open_round` or `waiting_for` last changed.
     pub(super) since: SystemTime,
     /// Last round that began, and last that is finished.
@@ -76,6 +78,7 @@ impl LiveFigures {
             epoch: 0,
             phase: LivePhase::Starting,
             message: "reads the model and the data".to_owned(),
+            stopped: None,
             since: now,
             open_round: 0,
             round: 0,
@@ -132,6 +135,9 @@ impl LiveFigures {
                 self.clients.insert(client.clone(), figures);
             }
             Event::Checkpointed { .. } => self.checkpointed = Some(now),
+            Event::Stopped { round, rule, sentence } => {
+                self.take_stopped(format!("stopped by {rule} after round {round}: {sentence}"));
+            }
             Event::RunFinished { error, .. } => self.take_run_finished(error.as_deref()),
             Event::StageAdvanced { .. }
             | Event::StageFinished
@@ -188,11 +194,20 @@ impl LiveFigures {
         self.say(&format!("round {round} of {} is done", facts.rounds));
     }
 
+    fn take_stopped(&mut self, words: String) {
+        self.say(&words);
+        self.stopped = Some(words);
+    }
+
     fn take_run_finished(&mut self, error: Option<&str>) {
         self.phase = if error.is_some() { LivePhase::Failed } else { LivePhase::Succeeded };
         self.waiting_for.clear();
         self.readiness = Readiness::not("the run is over");
-        self.say(error.unwrap_or("the run is done"));
+        let done = self
+            .stopped
+            .as_ref()
+            .map_or_else(|| "the run is done".to_owned(), |stopped| format!("the run is done: {stopped}"));
+        self.say(error.unwrap_or(&done));
     }
 
     /// Takes over what an earlier process finished.
@@ -204,6 +219,7 @@ impl LiveFigures {
         self.loss = Some(report.final_figures.loss);
         self.payload_bytes = report.totals.payload_bytes.sum();
         self.recalled_flops = report.totals.client_flops;
+        self.stopped = stop::words(report);
         self.take_run_finished((report.phase == RunPhase::Failed).then_some(&report.stop_reason));
     }
 

@@ -1,39 +1,24 @@
-//! The client's end: finds the server, and waits for one that has not started yet.
-//! Must not give up before its deadline on anything that a starting server would mend.
+//! The client's end: one attempt at a session with a server.
+//! Must not try again: whether another attempt is worth it, and when, is for the caller to decide.
 
-use std::{
-    error::Error as _,
-    future, io,
-    time::{Duration, Instant},
-};
+use std::{error::Error as _, future, io, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tokio::{
-    runtime::Handle,
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
 use tower::service_fn;
-use tracing::warn;
 
 use super::{
-    FRAME_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_WITHIN, Link, Terms, WINDOW_BYTES,
+    FRAME_BYTES, KeepAlive, Link, Terms, WINDOW_BYTES,
     dial::{NoConnection, dial},
     link::FRAMES_AHEAD,
     pump::{explain, pump},
 };
 use crate::{identity::Identity, protocol::federation_client::FederationClient};
-
-/// First pause between two attempts; each is twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long one attempt may take.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
@@ -51,12 +36,23 @@ pub enum ConnectError {
     NoPapers { url: String },
     #[error("{url} would be plain text, and this client has a certificate: its server's address begins with https://")]
     PlainText { url: String },
-    #[error("no server answered at {url} within {} s: {reason}", patience.as_secs())]
-    Unreachable { url: String, patience: Duration, reason: String },
-    #[error("no session with {url} within {} s: {reason}", patience.as_secs())]
-    Distrusted { url: String, patience: Duration, reason: String },
+    #[error("no server answers at {url}: {reason}")]
+    Unreachable { url: String, reason: String },
+    #[error("no session with {url}: {reason}")]
+    Distrusted { url: String, reason: String },
     #[error("the server at {url} refused the session: {reason}")]
     Refused { url: String, reason: String },
+}
+
+impl ConnectError {
+    /// Whether another attempt may go better. A server that is not trusted is no reason to give up: another run's may
+    /// have had the address a moment ago, and certificates are renewed.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Distrusted { .. } => true,
+            Self::Address { .. } | Self::NoPapers { .. } | Self::PlainText { .. } | Self::Refused { .. } => false,
+        }
+    }
 }
 
 /// How a client connects.
@@ -66,17 +62,33 @@ pub struct ConnectOptions {
     pub terms: Terms,
     /// This client's certificates; none: plain text.
     pub identity: Option<Identity>,
-    /// How long to wait for a server that does not answer yet.
-    pub patience: Duration,
+    /// How a quiet connection is kept.
+    pub keep_alive: KeepAlive,
     /// Where the network is done.
     pub runtime: Handle,
 }
 
-/// Opens a session with the server at `url`, as in `https://127.0.0.1:7443` with an identity and `http://` without;
-/// the first message must be a join.
+impl ConnectOptions {
+    /// Plain text, kept as connections usually are.
+    pub fn plain(terms: Terms, runtime: &Handle) -> Self {
+        Self { terms, identity: None, keep_alive: KeepAlive::default(), runtime: runtime.clone() }
+    }
+}
+
+/// Opens a session with the server at `url`, as in `https://127.0.0.1:7443` with an identity and `http://` without,
+/// or says why not; the name is looked up and the certificates are read each time. The first message must be a join.
 pub fn connect(url: &str, options: &ConnectOptions) -> Result<Link, ConnectError> {
-    let endpoint = endpoint(url, options.identity.is_some())?;
-    options.runtime.block_on(knock(url, &endpoint, options))
+    let ConnectOptions { identity, keep_alive, runtime, .. } = options;
+    let endpoint = endpoint(url, identity.is_some())?
+        .http2_keep_alive_interval(keep_alive.every)
+        .keep_alive_timeout(keep_alive.within)
+        .keep_alive_while_idle(true);
+    let url = url.to_owned();
+    runtime.block_on(open(&endpoint, options)).map_err(|error| match error {
+        NoSession::Absent(reason) => ConnectError::Unreachable { url, reason },
+        NoSession::Distrusted(reason) => ConnectError::Distrusted { url, reason },
+        NoSession::Refused(reason) => ConnectError::Refused { url, reason },
+    })
 }
 
 /// Whether `url` is a server's address as [`connect`] will want it, with or without TLS.
@@ -98,50 +110,14 @@ fn endpoint(url: &str, by_tls: bool) -> Result<Endpoint, ConnectError> {
         (Some("http"), true) => return Err(ConnectError::PlainText { url: url.to_owned() }),
         (Some(_) | None, _) => return Err(wrong()),
     }
-    Ok(endpoint
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_WITHIN)
-        .keep_alive_while_idle(true))
+    Ok(endpoint.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES))
 }
 
-/// Tries until a server answers, with growing pauses; each attempt looks the name up and reads the certificates again.
-///
-/// A server that is not trusted is no reason to give up: another run's may have had the address a moment ago, and
-/// certificates are renewed. But somebody should know.
-async fn knock(url: &str, endpoint: &Endpoint, options: &ConnectOptions) -> Result<Link, ConnectError> {
-    let url = url.to_owned();
-    let deadline = Instant::now() + options.patience;
-    let patience = options.patience;
-    let mut pause = FIRST_PAUSE;
-    let mut said = String::new();
-    loop {
-        let error = match open(endpoint, options).await {
-            Ok(link) => return Ok(link),
-            Err(NoSession::Refused(reason)) => return Err(ConnectError::Refused { url, reason }),
-            Err(NoSession::Absent(reason)) => ConnectError::Unreachable { url: url.clone(), patience, reason },
-            Err(NoSession::Distrusted(reason)) => {
-                if said != reason {
-                    warn!("no session with {url} yet: {reason}");
-                    said.clone_from(&reason);
-                }
-                ConnectError::Distrusted { url: url.clone(), patience, reason }
-            }
-        };
-        if Instant::now() + pause > deadline {
-            return Err(error);
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Why one attempt failed.
+/// Why an attempt failed.
 enum NoSession {
-    /// Nobody there, or not yet: worth another attempt.
+    /// Nobody there, or not yet.
     Absent(String),
-    /// Somebody there, but no trust between the two: another attempt may find it mended.
+    /// Somebody there, but no trust between the two.
     Distrusted(String),
     /// Somebody there who does not want to.
     Refused(String),
@@ -156,7 +132,7 @@ impl From<NoConnection> for NoSession {
     }
 }
 
-/// One attempt.
+/// The attempt.
 async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Link, NoSession> {
     let uri = endpoint.uri();
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);

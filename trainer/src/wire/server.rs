@@ -24,9 +24,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{
-    FRAME_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_WITHIN, Limits, Link, LinkError, Message, Subject, Terms, WINDOW_BYTES,
+    FRAME_BYTES, KeepAlive, Limits, Link, LinkError, Message, Subject, Terms, WINDOW_BYTES,
     accept::connections,
-    connection::Peer,
+    connection::{Connection, Peer},
     guard::{Gate, Guard},
     link::{FRAMES_AHEAD, FrameOrEnd},
     pump::{explain_to_server, pump},
@@ -80,12 +80,14 @@ pub struct ListenOptions {
     pub join_within: Duration,
     /// Connections held on which nobody has joined yet; more are closed at once.
     pub strangers: usize,
+    /// How a quiet connection is kept.
+    pub keep_alive: KeepAlive,
 }
 
 impl From<Terms> for ListenOptions {
     /// Plain text.
     fn from(terms: Terms) -> Self {
-        Self { terms, identity: None, join_within: JOIN_WITHIN, strangers: STRANGERS }
+        Self { terms, identity: None, join_within: JOIN_WITHIN, strangers: STRANGERS, keep_alive: KeepAlive::default() }
     }
 }
 
@@ -117,7 +119,7 @@ pub struct Listener {
 impl Listener {
     /// Listens on `address` (port 0: any free one) for clients of one run.
     pub fn bind(address: SocketAddr, options: impl Into<ListenOptions>, runtime: &Handle) -> Result<Self, ListenError> {
-        let ListenOptions { terms, identity, join_within, strangers } = options.into();
+        let ListenOptions { terms, identity, join_within, strangers, keep_alive } = options.into();
         let listener = runtime.block_on(async { listen(address) }).map_err(|reason| match reason.kind() {
             io::ErrorKind::AddrInUse => ListenError::Taken { address },
             _ => ListenError::Io { address, reason },
@@ -127,8 +129,9 @@ impl Listener {
         let (stop, stopped) = oneshot::channel();
         let events = Arc::default();
         let door = Door { terms, arrived, events: Arc::clone(&events), runtime: runtime.clone() };
-        let gate = Gate::new(strangers, join_within);
-        let serving = runtime.spawn(serve(listener, gate, identity, door, stopped));
+        let connections =
+            runtime.block_on(async { connections(listener, Gate::new(strangers, join_within), identity) });
+        let serving = runtime.spawn(serve(connections, keep_alive, door, stopped));
         Ok(Self { address, arrivals, events, stop, serving, runtime: runtime.clone() })
     }
 
@@ -175,9 +178,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn serve(
-    listener: TcpListener,
-    gate: Gate,
-    identity: Option<Identity>,
+    connections: impl Stream<Item = io::Result<Connection>>,
+    keep_alive: KeepAlive,
     door: Door,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -185,12 +187,12 @@ async fn serve(
     Server::builder()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN))
+        .http2_keepalive_interval(Some(keep_alive.every))
+        .http2_keepalive_timeout(Some(keep_alive.within))
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADER_BYTES)
         .add_service(service)
-        .serve_with_incoming_shutdown(connections(listener, gate, identity), async {
+        .serve_with_incoming_shutdown(connections, async {
             // A dropped listener stops as well.
             let _ = stopped.await;
         })

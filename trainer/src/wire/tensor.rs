@@ -1,7 +1,7 @@
 //! A tensor as it travels: name, kind, element, shape and little-endian bytes.
 //! Must not trust a length: bytes become a libtorch tensor only after they are counted against the shape.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use fedtune_crds::report::PayloadKind;
@@ -22,29 +22,34 @@ pub enum Element {
     I32,
     /// Byte.
     U8,
+    /// 16-bit unsigned integer.
+    U16,
+    /// 32-bit unsigned integer.
+    U32,
 }
 
 impl Element {
     /// Every element type.
-    pub const ALL: [Self; 5] = [Self::F32, Self::BF16, Self::F16, Self::I32, Self::U8];
+    pub const ALL: [Self; 7] = [Self::F32, Self::BF16, Self::F16, Self::I32, Self::U8, Self::U16, Self::U32];
 
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
-            Self::F32 | Self::I32 => 4,
-            Self::BF16 | Self::F16 => 2,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::BF16 | Self::F16 | Self::U16 => 2,
             Self::U8 => 1,
         }
     }
 
-    /// libtorch's word for it.
+    /// libtorch's word for it; where it has none, that of the next wider integers, which hold the same numbers.
     pub fn kind(self) -> Kind {
         match self {
             Self::F32 => Kind::Float,
             Self::BF16 => Kind::BFloat16,
             Self::F16 => Kind::Half,
-            Self::I32 => Kind::Int,
+            Self::I32 | Self::U16 => Kind::Int,
             Self::U8 => Kind::Uint8,
+            Self::U32 => Kind::Int64,
         }
     }
 }
@@ -57,6 +62,8 @@ impl fmt::Display for Element {
             Self::F16 => "F16",
             Self::I32 => "I32",
             Self::U8 => "U8",
+            Self::U16 => "U16",
+            Self::U32 => "U32",
         })
     }
 }
@@ -89,10 +96,12 @@ impl WireTensor {
         Ok(Self { name, kind, element, shape: tensor.size(), bytes })
     }
 
-    /// The libtorch tensor on `device`, of `shape` and `element`.
+    /// The libtorch tensor on `device`, of `shape` and the kind of `element`.
     pub fn to_tensor(&self, device: Device) -> Result<Tensor, WireError> {
         self.check_length()?;
-        Tensor::f_from_data_size(&self.bytes, &self.shape, self.element.kind())
+        let kind = self.element.kind();
+        let bytes = widen(&self.bytes, self.element.size(), kind.elt_size_in_bytes());
+        Tensor::f_from_data_size(&bytes, &self.shape, kind)
             .and_then(|tensor| tensor.f_to_device(device))
             .map_err(|reason| WireError::libtorch(&self.name, &reason))
     }
@@ -154,9 +163,30 @@ pub(super) fn byte_length(name: &str, shape: &[i64], element: Element) -> Result
 /// The tensor's elements, converted where it is and then brought to the CPU.
 fn read_elements(tensor: &Tensor, element: Element) -> Result<Bytes, tch::TchError> {
     let tensor = tensor.f_detach()?.f_to_kind(element.kind())?.f_to_device(Device::Cpu)?.f_contiguous()?;
-    let mut bytes = vec![0; tensor.numel() * element.size()];
+    let width = element.kind().elt_size_in_bytes();
+    let mut bytes = vec![0; tensor.numel() * width];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-    Ok(bytes.into())
+    Ok(narrow(bytes, width, element.size()).into())
+}
+
+/// Unsigned little-endian numbers of `size` bytes each in `width` bytes each.
+fn widen(bytes: &[u8], size: usize, width: usize) -> Cow<'_, [u8]> {
+    if size == width {
+        return Cow::Borrowed(bytes);
+    }
+    let mut wide = vec![0; bytes.len() / size * width];
+    for (wide, number) in wide.chunks_exact_mut(width).zip(bytes.chunks_exact(size)) {
+        wide[..size].copy_from_slice(number);
+    }
+    Cow::Owned(wide)
+}
+
+/// The lower `size` bytes of little-endian numbers of `width` bytes each.
+fn narrow(bytes: Vec<u8>, width: usize, size: usize) -> Vec<u8> {
+    if size == width {
+        return bytes;
+    }
+    bytes.chunks_exact(width).flat_map(|number| &number[..size]).copied().collect()
 }
 
 #[cfg(test)]
@@ -176,6 +206,17 @@ mod tests {
             let back = sent.to_tensor(Device::Cpu).unwrap();
             assert_eq!((back.kind(), back.size()), (element.kind(), vec![2, 3]));
             assert!(back.equal(&tensor), "{element}");
+        }
+    }
+
+    #[test]
+    fn unsigned_numbers_keep_their_highest_bit() {
+        for (element, most) in [(Element::U8, 255), (Element::U16, 65_535), (Element::U32, 4_294_967_295i64)] {
+            let tensor = Tensor::from_slice(&[0, 1, most / 2 + 1, most]);
+            let sent = WireTensor::from_tensor("t", PayloadKind::Logits, &tensor, element).unwrap();
+            assert_eq!(sent.bytes.len(), 4 * element.size());
+            let back: Vec<i64> = Vec::try_from(sent.to_tensor(Device::Cpu).unwrap().to_kind(Kind::Int64)).unwrap();
+            assert_eq!(back, [0, 1, most / 2 + 1, most], "{element}");
         }
     }
 

@@ -68,6 +68,8 @@ impl From<Element> for protocol::Element {
             Element::F16 => Self::F16,
             Element::I32 => Self::I32,
             Element::U8 => Self::U8,
+            Element::U16 => Self::U16,
+            Element::U32 => Self::U32,
         }
     }
 }
@@ -83,6 +85,8 @@ impl TryFrom<protocol::Element> for Element {
             protocol::Element::F16 => Ok(Self::F16),
             protocol::Element::I32 => Ok(Self::I32),
             protocol::Element::U8 => Ok(Self::U8),
+            protocol::Element::U16 => Ok(Self::U16),
+            protocol::Element::U32 => Ok(Self::U32),
         }
     }
 }

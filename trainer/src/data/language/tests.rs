@@ -4,10 +4,11 @@ use super::*;
 use crate::{
     data::{
         Columns, Corpus, DataPlan, Format, GroupPlan, HeldOut, Partition, Scope, Source, load,
-        testing::{loaded, notes, recorded, write},
+        testing::{loaded, notes, nowhere, recorded, write},
     },
     events::Events,
     models::{ChatTemplate, LoadedTokenizer},
+    sources::Origin,
 };
 
 /// Words of the tiny tokenizer around each message: `w900 user-or-assistant`, the content, `w999`.
@@ -25,7 +26,7 @@ fn tokenizer() -> LoadedTokenizer {
     LoadedTokenizer { chat: Some(chat), eos_id: Some(END), ..loaded(false) }
 }
 
-fn plan(source: Source) -> DataPlan {
+fn plan(source: Source<Origin>) -> DataPlan {
     DataPlan {
         source,
         partition: Partition::Iid,
@@ -41,7 +42,7 @@ fn plan(source: Source) -> DataPlan {
 }
 
 fn jsonl(folder: &Path, lines: &[&str], columns: Columns) -> DataPlan {
-    plan(Source { path: write(folder, "rows.jsonl", lines.join("\n")), format: Format::Jsonl, columns })
+    plan(Source { path: write(folder, "rows.jsonl", lines.join("\n")).into(), format: Format::Jsonl, columns })
 }
 
 fn prompts() -> Columns {
@@ -49,11 +50,11 @@ fn prompts() -> Columns {
 }
 
 fn loaded_from(plan: &DataPlan) -> Corpus {
-    load(plan, Scope::Everything, &tokenizer(), None, &Events::silent()).unwrap()
+    load(plan, Scope::Everything, &tokenizer(), &nowhere(), None, &Events::silent()).unwrap()
 }
 
 fn error(plan: &DataPlan) -> String {
-    load(plan, Scope::Everything, &tokenizer(), None, &Events::silent()).unwrap_err().to_string()
+    load(plan, Scope::Everything, &tokenizer(), &nowhere(), None, &Events::silent()).unwrap_err().to_string()
 }
 
 /// Every record, whoever has it, in the order of its tokens.
@@ -98,7 +99,7 @@ fn a_long_response_is_cut_and_counted_or_refused_by_its_line() {
     let mut plan = jsonl(folder.path(), &rows, prompts());
     plan.max_sequence_length = 10;
     let (events, told) = recorded();
-    let corpus = load(&plan, Scope::Everything, &tokenizer(), None, &events).unwrap();
+    let corpus = load(&plan, Scope::Everything, &tokenizer(), &nowhere(), None, &events).unwrap();
     assert_eq!(said(&all(&corpus)[1]), [13, 14, 15, 16], "no prompt is left, and four of seven fit");
     assert_eq!(notes(&told), ["1 responses were cut to fit into maxSequenceLength 10"]);
     plan.language = Some(LanguagePlan { system_prompt: None, long_response: LongResponse::Refuse });
@@ -214,6 +215,6 @@ fn a_template_that_fails_on_a_row_is_a_sentence_with_its_place() {
         jsonl(folder.path(), &[r#"{"ask": "w1", "answer": "w3"}"#, r#"{"ask": "w2", "answer": "w3"}"#], prompts());
     let chat = ChatTemplate { source: "{{ raise_exception('no') }}".into(), bos_token: None, eos_token: None };
     let tokenizer = LoadedTokenizer { chat: Some(chat), ..loaded(false) };
-    let told = load(&plan, Scope::Everything, &tokenizer, None, &Events::silent()).unwrap_err().to_string();
+    let told = load(&plan, Scope::Everything, &tokenizer, &nowhere(), None, &Events::silent()).unwrap_err().to_string();
     assert!(told.starts_with("line ") && told.ends_with("the tokenizer's chat template fails on it: no"), "{told}");
 }

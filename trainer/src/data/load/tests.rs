@@ -3,25 +3,26 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::data::{
     Format, GroupPlan, HeldOut, Partition, Source,
-    testing::{folders, loaded, notes, recorded, source, write},
+    testing::{folders, loaded, notes, nowhere, planned, recorded, write},
 };
+use crate::sources::{Address, Origin};
 
 /// 120 mails in three folders; each text of `c` stands there twice.
-fn mail(folder: &Path) -> Source {
+fn mail(folder: &Path) -> Source<Origin> {
     for (name, first) in [("a", 0), ("b", 40), ("c", 80)] {
         for number in 0..40 {
             let word = if name == "c" { first + number % 20 } else { first + number };
             write(folder, &format!("{name}/{number:02}.txt"), format!("w{word}"));
         }
     }
-    source(folder, folders())
+    planned(folder, folders())
 }
 
 fn group(name: &str, replicas: usize) -> GroupPlan {
     GroupPlan { name: name.into(), replicas, source: None, max_examples: None }
 }
 
-fn plan(source: Source) -> DataPlan {
+fn plan(source: Source<Origin>) -> DataPlan {
     DataPlan {
         source,
         partition: Partition::Dirichlet { alpha: 5.0, over: "folder".into() },
@@ -37,11 +38,11 @@ fn plan(source: Source) -> DataPlan {
 }
 
 fn load_silently(plan: &DataPlan, scope: Scope) -> Corpus {
-    load(plan, scope, &loaded(true), None, &Events::silent()).unwrap()
+    load(plan, scope, &loaded(true), &nowhere(), None, &Events::silent()).unwrap()
 }
 
 fn error(plan: &DataPlan, scope: Scope) -> String {
-    load(plan, scope, &loaded(true), None, &Events::silent()).unwrap_err().to_string()
+    load(plan, scope, &loaded(true), &nowhere(), None, &Events::silent()).unwrap_err().to_string()
 }
 
 fn texts(records: &[Record]) -> BTreeSet<Vec<u32>> {
@@ -49,9 +50,9 @@ fn texts(records: &[Record]) -> BTreeSet<Vec<u32>> {
 }
 
 /// A CSV of these words, all of them ham.
-fn csv(folder: &Path, name: &str, words: std::ops::Range<usize>) -> Source {
+fn csv(folder: &Path, name: &str, words: std::ops::Range<usize>) -> Source<Origin> {
     let lines: Vec<String> = words.map(|word| format!("w{word},ham")).collect();
-    source(write(folder, name, format!("text,label\n{}\n", lines.join("\n"))), Format::Csv)
+    planned(write(folder, name, format!("text,label\n{}\n", lines.join("\n"))), Format::Csv)
 }
 
 #[test]
@@ -134,7 +135,7 @@ fn a_group_s_own_data_stays_in_the_group_and_gives_up_what_is_public() {
     let everything = csv(folder.path(), "own.csv", 0..200);
     plan.groups[1] = GroupPlan { source: Some(everything), ..group("silo-b", 1) };
     let (events, told) = recorded();
-    let corpus = load(&plan, Scope::Everything, &loaded(true), None, &events).unwrap();
+    let corpus = load(&plan, Scope::Everything, &loaded(true), &nowhere(), None, &events).unwrap();
     let public = texts(&corpus.public);
     assert_eq!(corpus.clients[2].len(), 200 - public.len());
     assert!(public.is_disjoint(&texts(&corpus.clients[2])));
@@ -167,7 +168,7 @@ fn pre_split(folder: &Path) -> DataPlan {
         partition: Partition::PreSplit,
         public: Some(HeldOut::Own { source: csv(folder, "public.csv", 8..12), examples: None }),
         evaluation: HeldOut::Own { source: csv(folder, "evaluation.csv", 100..150), examples: Some(20) },
-        ..plan(source(folder.join("parts"), Format::Csv))
+        ..plan(planned(folder.join("parts"), Format::Csv))
     }
 }
 
@@ -183,6 +184,21 @@ fn pre_split_parts_are_read_by_their_clients_alone() {
     assert_eq!(load_silently(&plan, Scope::Client(2)).clients[2], corpus.clients[2]);
     assert_eq!(load_silently(&plan, Scope::Server).evaluation, corpus.evaluation);
     assert!(error(&plan, Scope::Client(0)).starts_with("client silo-a/0 has no data"));
+}
+
+#[test]
+fn what_is_out_of_scope_is_not_even_brought() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = DataPlan { partition: Partition::Iid, ..plan(mail(folder.path())) };
+    let columns = plan.source.columns.clone();
+    let elsewhere = Origin::Http(Address { url: "http://127.0.0.1:1/mail.csv".into(), sha256: None });
+    plan.groups[1].source = Some(Source { path: elsewhere, format: Format::Csv, columns });
+    // There is no cache here, so whoever tries to bring something is refused.
+    for scope in [Scope::Everything, Scope::Client(2)] {
+        assert!(error(&plan, scope).starts_with("http://127.0.0.1:1/mail.csv is not on this machine"));
+    }
+    assert_eq!(load_silently(&plan, Scope::Client(0)).clients[0].len(), 35);
+    assert_eq!(load_silently(&plan, Scope::Server).evaluation.len(), 30);
 }
 
 #[test]
@@ -220,7 +236,7 @@ fn a_text_without_a_token_is_refused_with_its_place() {
     let mail = mail(folder.path());
     write(folder.path(), "b/07.txt", "");
     let plan = plan(mail);
-    let told = load(&plan, Scope::Everything, &loaded(false), None, &Events::silent()).unwrap_err();
+    let told = load(&plan, Scope::Everything, &loaded(false), &nowhere(), None, &Events::silent()).unwrap_err();
     assert!(told.to_string().contains("b/07.txt gives no token"), "{told}");
     assert_eq!(load_silently(&plan, Scope::Everything).clients.concat().len(), 70);
 }
@@ -239,7 +255,7 @@ fn another_seed_finds_the_texts_of_one_process_in_the_cache() {
     let cache = folder.path().join("cache");
     let stages = |plan: &DataPlan| {
         let (events, told) = recorded();
-        load(plan, Scope::Everything, &loaded(true), Some(&cache), &events).unwrap();
+        load(plan, Scope::Everything, &loaded(true), &nowhere(), Some(&cache), &events).unwrap();
         let told = told.lock().unwrap();
         told.iter().filter(|event| matches!(event, Event::StageStarted { .. })).count()
     };

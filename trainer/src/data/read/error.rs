@@ -5,6 +5,13 @@ use std::io;
 
 use super::Place;
 
+impl ReadError {
+    /// Whether the source is just not there, rather than wrong.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Why a source cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

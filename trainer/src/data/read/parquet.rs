@@ -16,9 +16,31 @@ use serde_json::Value;
 use super::{Place, ReadError, Row, Wanted};
 use crate::caught::caught;
 
+/// How much may come out of a file. A code of a few bytes can stand for any number of rows, or for any number of copies
+/// of a long text.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    rows: u64,
+    /// Bytes of all texts, labels and values together.
+    text: usize,
+}
+
+impl Bounds {
+    /// For a file of `length` bytes: what fits into a modest machine in any case, and far beyond that what texts come
+    /// to when they are unpacked, which is seldom ten times their size.
+    fn of(length: usize) -> Self {
+        Self { rows: (1 << 20) + length as u64, text: (256_usize << 20).saturating_add(length.saturating_mul(100)) }
+    }
+}
+
 pub(super) fn parse(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    let bounds = Bounds::of(bytes.len());
+    parse_within(bounds, bytes, file, wanted)
+}
+
+fn parse_within(bounds: Bounds, bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
     // The library checks some lengths by assertion.
-    caught(|| read_rows(bytes, file, wanted)).unwrap_or_else(|panic| Err(not_parquet(file, panic)))
+    caught(|| read_rows(bounds, bytes, file, wanted)).unwrap_or_else(|panic| Err(not_parquet(file, panic)))
 }
 
 fn not_parquet(file: &Arc<Path>, reason: impl Display) -> ReadError {
@@ -26,14 +48,28 @@ fn not_parquet(file: &Arc<Path>, reason: impl Display) -> ReadError {
     ReadError::malformed(&whole, format!("not readable as Parquet: {reason}"))
 }
 
-fn read_rows(bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+fn read_rows(bounds: Bounds, bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_>) -> Result<Vec<Row>, ReadError> {
+    let length = bytes.len();
+    let too_much = |what| not_parquet(file, format!("{what}, too much for a file of {length} bytes"));
     let refuse = |error: ParquetError| not_parquet(file, error);
     let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(refuse)?;
     let schema = reader.metadata().file_metadata().schema();
     wanted.check(file, &schema.get_fields().iter().map(|field| field.name()).collect::<Vec<_>>())?;
     let projection = project(schema, wanted).map_err(refuse)?;
+    let claimed = reader.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).ok());
+    let claimed = claimed.sum::<Option<u64>>().ok_or_else(|| not_parquet(file, "a group of less than no rows"))?;
+    if claimed > bounds.rows {
+        return Err(too_much(format!("it claims {claimed} rows")));
+    }
+    let mut left = bounds.text;
     let rows = reader.get_row_iter(Some(projection)).map_err(refuse)?;
-    rows.zip(1..).map(|(row, number)| read_row(&row.map_err(refuse)?, number, file, wanted)).collect()
+    let rows = rows.zip(1..).map(|(row, number)| {
+        let row = read_row(&row.map_err(refuse)?, number, file, wanted)?;
+        let fits = left.checked_sub(row.text.len() + row.label.as_ref().map_or(0, String::len) + row.value.len());
+        left = fits.ok_or_else(|| too_much(format!("more than {} bytes in its first {number} rows", bounds.text)))?;
+        Ok(row)
+    });
+    rows.collect()
 }
 
 fn project(schema: &Type, wanted: Wanted<'_>) -> Result<Type, ParquetError> {
@@ -89,5 +125,63 @@ fn cell(field: &Field) -> Option<String> {
         | Field::UInt(_)
         | Field::ULong(_) => Some(field.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType},
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+
+    use super::*;
+    use crate::data::Columns;
+
+    /// A file whose one text stands in every row, by a dictionary and a run length.
+    fn repeated(text: &str, rows: usize) -> Vec<u8> {
+        let schema = Arc::new(parse_message_type("message mail { REQUIRED BYTE_ARRAY text (UTF8); }").unwrap());
+        let mut bytes = Vec::new();
+        let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&vec![ByteArray::from(text); rows], None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        bytes
+    }
+
+    fn read(bounds: Option<Bounds>, bytes: Vec<u8>) -> Result<usize, String> {
+        let columns = Columns::Labelled { text: "text".into(), label: None };
+        let (file, wanted) = (Arc::from(Path::new("mail.parquet")), Wanted::new(&columns, None));
+        let bounds = bounds.unwrap_or(Bounds::of(bytes.len()));
+        parse_within(bounds, bytes, &file, wanted).map(|rows| rows.len()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_few_bytes_that_claim_more_rows_than_memory_holds_are_refused() {
+        let rows = (1 << 20) + 10_000;
+        let bytes = repeated("one", rows);
+        let length = bytes.len();
+        assert!(length < 10_000, "{length}");
+        let sentence = format!(
+            "mail.parquet: not readable as Parquet: it claims {rows} rows, too much for a file of {length} bytes"
+        );
+        assert_eq!(read(None, bytes), Err(sentence));
+    }
+
+    #[test]
+    fn a_text_that_stands_for_more_bytes_than_its_file_should_is_refused_where_it_is_too_much() {
+        let (bytes, bounds) = (repeated("twelve bytes", 100), Bounds { rows: 100, text: 1200 });
+        let length = bytes.len();
+        assert_eq!(read(Some(bounds), bytes.clone()), Ok(100));
+        let bounds = Bounds { text: 1199, ..bounds };
+        let sentence = format!(
+            "mail.parquet: not readable as Parquet: more than 1199 bytes in its first 100 rows, \
+             too much for a file of {length} bytes"
+        );
+        assert_eq!(read(Some(bounds), bytes), Err(sentence));
     }
 }

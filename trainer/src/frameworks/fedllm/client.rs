@@ -1,6 +1,8 @@
 //! A FedLLM client: takes in the round's adapter, trains, uploads.
 //! Must not keep anything from round to round but what is beside the base, which the server can send again.
 
+use tch::Tensor;
+
 use super::{Aggregation, Upload, products};
 use crate::{
     checkpoint::Snapshot,
@@ -19,6 +21,8 @@ use crate::{
 
 pub(super) struct FedLlmClient {
     pub(super) upload: Upload,
+    /// The run's first adapter, with which FLoRA's first round begins, however often it is asked for; else nothing.
+    pub(super) first: Vec<Tensor>,
     pub(super) seat: ClientSeat,
 }
 
@@ -70,11 +74,17 @@ impl ClientHalf for FedLlmClient {
 }
 
 impl FedLlmClient {
+    pub(super) fn new(upload: Upload, seat: ClientSeat) -> Self {
+        let stacks = matches!(upload, Upload::Parameters(Aggregation::Flora));
+        let first = if stacks { adapter::snapshot(&seat.model, Part::Whole) } else { Vec::new() };
+        Self { upload, first, seat }
+    }
+
     /// Brings the model to where the round begins.
     pub(super) fn take_in(&mut self, ask: &Message) -> Result<(), FrameworkError> {
         let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
         worker.encode(|| match &self.upload {
-            Upload::Parameters(Aggregation::Flora) => take_stack(model, ask, recipe.seed),
+            Upload::Parameters(Aggregation::Flora) => take_stack(model, ask, recipe.seed, &self.first),
             Upload::Parameters(Aggregation::FedExLora) => take_means_and_residual(model, ask),
             Upload::Parameters(Aggregation::FedAvg(_) | Aggregation::FfaLora(_) | Aggregation::FlexLora)
             | Upload::Gradients(_) => take_parameters(model, ask),
@@ -89,13 +99,17 @@ fn take_parameters(model: &Model, ask: &Message) -> Result<(), FrameworkError> {
 }
 
 /// The stack, where a round was before, then the head; a new pair from the streams that everyone has.
-fn take_stack(model: &mut Model, ask: &Message, seed: u64) -> Result<(), FrameworkError> {
+fn take_stack(model: &mut Model, ask: &Message, seed: u64, first: &[Tensor]) -> Result<(), FrameworkError> {
     let heads = model.adapter().head_parameters().len();
     let (stack, head) = ask.tensors.split_at(ask.tensors.len().saturating_sub(heads));
     let head = adapter::read_head(model, head, Origin::of(ask, SERVER))?;
     let stack = products::read(model, stack, SERVER)?;
     fold(model, &stack);
-    model.renew(new_pair(seed, ask.round));
+    if ask.round > 1 {
+        model.renew(new_pair(seed, ask.round));
+    } else {
+        adapter::assign(model, Part::Whole, first);
+    }
     adapter::assign_head(model, &head);
     Ok(())
 }
@@ -118,7 +132,7 @@ fn fold(model: &mut Model, products: &[LowRank]) {
     }
 }
 
-/// Which streams the pair of a round of `FLoRA` is drawn from: in the first round those of every run's first adapter.
+/// Which streams the pair of a round of `FLoRA` is drawn from; the first round's is every run's first adapter.
 pub(super) fn new_pair(seed: u64, round: u32) -> Key {
     Key { seed, round: round.saturating_sub(1), ..Key::default() }
 }

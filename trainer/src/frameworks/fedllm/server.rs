@@ -172,12 +172,14 @@ impl ServerHalf for FedLlmServer {
             products.clear();
             return Ok(());
         }
+        // The server takes one step a round, so the schedule counts rounds.
+        let factor = recipe.optimizer.schedule.factor(u64::from(exchange.round - 1), recipe.rounds.into());
         worker.compute(|| match &method.upload {
             Upload::Parameters(aggregation) => {
                 Global { model, recipe, means, products }.combine(aggregation, &uploads, exchange.round)
             }
             Upload::Gradients(_) => {
-                optimizer.step(&tensors(model, Part::Whole), &combine::means(&uploads, 0));
+                optimizer.step(&tensors(model, Part::Whole), &combine::means(&uploads, 0), factor);
                 Ok(())
             }
         })?;

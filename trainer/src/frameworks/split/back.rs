@@ -14,6 +14,7 @@ use crate::{
     meter::Worker,
     models::{Head, Model, Part, Tokens},
     optimizer::Optimizer,
+    pace::Pace,
     random::Key,
     rounds::Client,
     wire::{Message, Subject, WireTensor},
@@ -88,12 +89,15 @@ pub(super) struct BackStepper {
     pub(super) ordinal: Client,
     /// The client's id, for sentences.
     pub(super) client: String,
+    /// Of this client's batches: the same as at its front.
+    pub(super) pace: Pace,
     pub(super) back: Arc<Mutex<Back>>,
 }
 
 impl Stepper for BackStepper {
     fn step(&mut self, message: &Message) -> Result<Message, FrameworkError> {
-        let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = Arc::clone(&self.back);
+        let mut back = back.lock().unwrap_or_else(PoisonError::into_inner);
         if !back.is_open_for(self.ordinal, message.round) {
             let (who, Message { subject, round, attempt, .. }) = (self.client.clone(), message);
             return Err(FrameworkError::NotOpen {
@@ -107,10 +111,10 @@ impl Stepper for BackStepper {
         let Back { model, worker, optimizer, turn, .. } = &mut *back;
         let input = worker.encode(|| self.read(message, model))?;
         let key = Key { seed: self.recipe.seed, client: self.ordinal as u32, round: message.round, step: message.step };
-        let (gradient, loss) = worker.compute(|| self.train(model, optimizer, &input, key))?;
+        let Trained { gradient, loss, stepped } = worker.compute(|| self.train(model, optimizer, &input, key))?;
         let (size, part) = (input.size(), Part::Back(self.split.cut_layer));
         worker.meter.flops.train += flops::train(model.shape(), part, &self.recipe.lora, self.recipe.head, size);
-        worker.meter.steps += 1;
+        worker.meter.steps += u64::from(stepped);
         if let Some(turn) = turn {
             turn.sizes.rows += size.rows as u64;
             turn.sizes.tokens += size.tokens() as u64;
@@ -144,15 +148,24 @@ impl Input {
     }
 }
 
+/// What a batch gives.
+struct Trained {
+    /// Of the hidden states.
+    gradient: Tensor,
+    loss: f64,
+    /// Whether it completed a step of the optimizer.
+    stepped: bool,
+}
+
 impl BackStepper {
-    /// Forward and backward through the back, and its optimizer's step; returns the gradient of `hidden` and the loss.
+    /// Forward and backward through the back, and its optimizer's step where the batch completes one.
     fn train(
-        &self,
+        &mut self,
         model: &Model,
         optimizer: &mut Optimizer,
         input: &Input,
         key: Key,
-    ) -> Result<(Tensor, f64), TrainError> {
+    ) -> Result<Trained, TrainError> {
         let parameters = tensors(model, Part::Back(self.split.cut_layer));
         let Input { hidden, mask, places, targets } = input;
         let logits = model.back(self.split.cut_layer, hidden, mask, places.as_ref(), Some(key));
@@ -164,9 +177,9 @@ impl BackStepper {
         // A loss may be a number where its gradients are none; such a step would ruin the back for all others.
         let finite = gradients.iter().all(adapter::is_finite);
         check_loss(if finite { value } else { f64::NAN }, key, &self.client)?;
-        let hidden = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
-        optimizer.step(&parameters, &gradients);
-        Ok((hidden, value))
+        let gradient = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
+        let stepped = self.pace.take(optimizer, &parameters, gradients);
+        Ok(Trained { gradient, loss: value, stepped })
     }
 
     fn read(&self, message: &Message, model: &Model) -> Result<Input, FrameworkError> {

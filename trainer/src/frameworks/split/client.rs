@@ -8,10 +8,11 @@ use super::{Split, UNSAID};
 use crate::{
     data::Example,
     frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, adapter, answer},
-    local::{Batch, check_loss, count_step, next_tokens, plan, tensors},
+    local::{Batch, check_loss, count_batch, next_tokens, plan, tensors},
     meter::peak_memory_bytes,
     models::{Head, Part},
     optimizer::Optimizer,
+    pace::Pace,
     random::Key,
     wire::{Line, LinkError, Message, Subject, WireTensor},
 };
@@ -39,10 +40,11 @@ impl ClientHalf for SplitClient {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, front));
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let batches = plan(train, recipe, key);
+        let mut pace = Pace::new(recipe, ask.round, batches.len());
         let mut losses = 0.0;
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
-            losses += self.step(ask, indices, key, &mut optimizer, line)?;
+            losses += self.step(ask, indices, key, (&mut optimizer, &mut pace), line)?;
         }
 
         let ClientSeat { model, worker, .. } = &mut self.seat;
@@ -61,7 +63,7 @@ impl SplitClient {
         ask: &Message,
         indices: &[usize],
         key: Key,
-        optimizer: &mut Optimizer,
+        (optimizer, pace): (&mut Optimizer, &mut Pace),
         line: &mut dyn Line,
     ) -> Result<f64, FrameworkError> {
         let (cut, codec) = (self.split.cut_layer, self.split.codec);
@@ -93,17 +95,18 @@ impl SplitClient {
         let (gradient, loss) = worker.encode(|| self.split.read_reply(&reply, key.step, &hidden))?;
         check_loss(loss, key, &worker.name)?;
 
-        worker.compute(|| {
+        let stepped = worker.compute(|| {
             let parameters = tensors(model, Part::Front(cut));
             if parameters.is_empty() {
-                return;
+                return pace.take(optimizer, &parameters, Vec::new());
             }
             // `backward` takes no outer gradient; the derivative of this sum by `hidden` is `gradient`, exactly.
             let sum = (&hidden * gradient).sum(hidden.kind());
             let gradients = Tensor::run_backward(&[&sum], &parameters, false, false);
-            optimizer.step(&parameters, &gradients);
+            pace.take(optimizer, &parameters, gradients)
         });
-        count_step(&batch, model, Part::Front(cut), recipe, worker);
+        worker.meter.steps += u64::from(stepped);
+        count_batch(&batch, model, Part::Front(cut), recipe, worker);
         Ok(loss)
     }
 }

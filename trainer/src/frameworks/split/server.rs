@@ -21,6 +21,7 @@ use crate::{
     },
     meter::Meter,
     models::Part,
+    pace::Pace,
     rounds::{Client, Exchange},
     wire::Message,
 };
@@ -145,12 +146,13 @@ impl ServerHalf for SplitServer {
         Ok(())
     }
 
-    fn stepper(&self, client: Client) -> Option<Box<dyn Stepper>> {
+    fn stepper(&self, client: Client, round: u32, batches: u64) -> Option<Box<dyn Stepper>> {
         Some(Box::new(BackStepper {
             split: self.split.clone(),
             recipe: self.seat.recipe.clone(),
             ordinal: client,
             client: self.seat.clients[client].clone(),
+            pace: Pace::new(&self.seat.recipe, round, batches as usize),
             back: Arc::clone(self.back(client)),
         }))
     }

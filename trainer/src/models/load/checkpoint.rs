@@ -116,6 +116,18 @@ impl Checkpoint {
         })
     }
 
+    /// Name, shape and element type of each tensor of numbers, no type where they are quantised; buffers of integers are
+    /// left out.
+    pub(super) fn list(&self) -> impl Iterator<Item = (&str, &[usize], Option<Kind>)> {
+        self.tensors.iter().filter_map(|(name, stored)| {
+            let kind = match stored.encoding.as_ref().ok()? {
+                Encoding::Plain(kind) => Some(*kind),
+                Encoding::Q8_0 | Encoding::Q4_1 => None,
+            };
+            Some((name.as_str(), &stored.shape[..], kind))
+        })
+    }
+
     /// Makes every tensor of it as a model would ask for it; the first that cannot be made is the error.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn decode_all(&self) -> Result<(), LoadError> {

@@ -23,6 +23,25 @@ pub(super) struct Gguf {
     pub(super) config: llama::Config,
     pub(super) checkpoint: Checkpoint,
     pub(super) pad_token_id: u32,
+    /// Tokens that a text begins and ends with, where the file says them.
+    bos_token_id: Option<i64>,
+    eos_token_id: Option<i64>,
+}
+
+impl Gguf {
+    /// What `config.json` would say.
+    pub(super) fn hugging_face_config(&self) -> serde_json::Value {
+        let mut config = serde_json::to_value(&self.config).expect("a configuration is numbers and texts");
+        config["model_type"] = serde_json::json!("llama");
+        for (name, token) in [
+            ("bos_token_id", self.bos_token_id),
+            ("eos_token_id", self.eos_token_id),
+            ("pad_token_id", Some(self.pad_token_id.into())),
+        ] {
+            config[name] = serde_json::json!(token);
+        }
+        config
+    }
 }
 
 /// Reads the header and maps the tensors.
@@ -31,7 +50,13 @@ pub(super) fn open(path: &Path, options: LoadOptions) -> Result<Gguf, LoadError>
     let metadata = Metadata { path, header: &header };
     let config = metadata.config()?;
     let tensors = list_tensors(path, &header, &config)?;
-    Ok(Gguf { config, checkpoint: Checkpoint::new(path, tensors, options), pad_token_id: metadata.pad_token_id() })
+    Ok(Gguf {
+        config,
+        checkpoint: Checkpoint::new(path, tensors, options),
+        pad_token_id: metadata.pad_token_id(),
+        bos_token_id: metadata.integer("tokenizer.ggml.bos_token_id"),
+        eos_token_id: metadata.integer("tokenizer.ggml.eos_token_id"),
+    })
 }
 
 fn open_header(path: &Path) -> Result<Header, LoadError> {

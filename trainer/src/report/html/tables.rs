@@ -5,9 +5,12 @@ use fedtune_crds::report::{RunPhase, RunReport};
 use serde::Serialize;
 
 use super::{Entry, Run};
-use crate::report::{
-    measures::{self, Better},
-    units,
+use crate::{
+    report::{
+        measures::{self, Better},
+        units,
+    },
+    stop,
 };
 
 /// A table cell: its text, and whether it is the best of its column.
@@ -72,8 +75,7 @@ fn notes(report: &RunReport) -> Vec<String> {
     let mean = mean.map(|mean| format!("clients: {} on average", units::percent(mean)));
     let worst = end.worst_client.as_ref();
     let worst = worst.map(|worst| format!("worst client: {} ({})", units::percent(worst.accuracy), worst.client));
-    let stopped = (report.phase == RunPhase::Succeeded && report.stop_reason != "rounds")
-        .then(|| format!("stopped by {} after round {}", report.stop_reason, report.rounds.len()));
+    let stopped = stop::words(report);
     [said(report), mean, worst, stopped].into_iter().flatten().collect()
 }
 

@@ -214,6 +214,10 @@ impl Witness {
                     }
                 }
             }
+            Event::Enough => {
+                self.note_close();
+                self.open(now, Exchange { round: self.rules.rounds + 1, index: 0 }, None);
+            }
         }
     }
 

@@ -345,7 +345,7 @@ fn owner(event: &Event) -> Option<Client> {
         Event::Joined(client) | Event::Left(client) | Event::GaveUp(client) | Event::Answered(client, _) => {
             Some(client)
         }
-        Event::Closed => None,
+        Event::Closed | Event::Enough => None,
     }
 }
 

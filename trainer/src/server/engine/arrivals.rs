@@ -172,6 +172,7 @@ impl Engine<'_> {
             | FrameworkError::Count { .. }
             | FrameworkError::Tensor { .. }
             | FrameworkError::NotFinite { .. }
+            | FrameworkError::Logits { .. }
             | FrameworkError::Range { .. }
             | FrameworkError::TooManySteps { .. }
             | FrameworkError::Fields { .. }

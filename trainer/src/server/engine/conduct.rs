@@ -7,19 +7,21 @@ use fedtune_crds::report::{ByteCount, Direction};
 
 use super::{Clock, Engine, Running, too_early};
 use crate::{
-    data::{Example, Labels, encode},
+    adapter_files::starting_model,
+    data::{Labels, encode},
     events::Event as Progress,
-    frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes},
+    frameworks::{FrameworkError, PayloadFacts, ServerSeat, Spare, StepSizes, public_reads},
     local::check_evaluation,
     meter::Worker,
-    models::{Head, LoraSettings, Model},
-    rounds::{Client, Exchange},
+    models::Head,
+    rounds::{Client, Event, Exchange},
     server::{
         Door, ServerError, ServerSetup, Steps,
         account::{RoundClose, check_payload},
         archive::last_completed,
         saved::Saved,
     },
+    stop::Stop,
     wire::{Limits, Message, Subject},
 };
 
@@ -41,14 +43,16 @@ impl Engine<'_> {
     pub(super) fn make_running(&mut self, labels: Labels) -> Result<Running, ServerError> {
         let setup = &mut self.setup;
         let recipe = setup.plan.recipe(labels.len(), setup.pad_id, setup.lora.clone());
-        let model = Model::new(setup.base.share(), &setup.lora, recipe.head, setup.plan.seed)?;
+        let (base, initial) = (setup.base.share(), setup.initial.as_deref());
+        let model = starting_model(base, &setup.lora, recipe.head, setup.plan.seed, labels.as_slice(), initial)?;
         let public = encode(&setup.public, &labels)?;
-        let public_reads = public.iter().map(Example::reads).sum();
+        let public_reads = public_reads(&public, recipe.head);
+        setup.plan.framework.check(setup.base.shape(), &recipe, public_reads)?;
         let all_data: Vec<_> = setup.all_data.drain(..).flatten().collect();
         let seat = ServerSeat {
             recipe: recipe.clone(),
             model,
-            spare: spare(setup, recipe.head),
+            spare: spare(setup, recipe.head, &labels),
             clients: setup.plan.clients.iter().map(ToString::to_string).collect(),
             all_data: encode(&all_data, &labels)?,
             public,
@@ -118,13 +122,14 @@ impl Engine<'_> {
         let keeps_state = self.setup.plan.framework.needs().clients_keep_state;
         let state = last_completed(self.account.completed(), client);
         let (epoch, id) = (self.keep.epoch(), self.id(client));
-        let most_steps = self.account.steps_of(client, self.setup.plan);
+        let batches = self.account.batches_of(client, self.setup.plan);
         let half = &mut self.running()?.half;
         let mut ask = Message { epoch, attempt, ..half.ask(client, exchange)? };
         if keeps_state {
             ask.fields = serde_json::json!({ "state": state });
         }
-        let steps = half.stepper(client).map(|stepper| Steps::of(stepper, id, &ask, most_steps));
+        let stepper = half.stepper(client, exchange.round, batches);
+        let steps = stepper.map(|stepper| Steps::of(stepper, id, &ask, batches));
         door.set_steps(client, steps);
         door.send(client, ask);
         Ok(())
@@ -156,6 +161,20 @@ impl Engine<'_> {
             self.close_round(close, clock)?;
         }
         Ok(())
+    }
+
+    /// What the machine is told once an exchange is closed: whether a further round is wanted.
+    pub(super) fn after_close(&self, exchange: Exchange) -> Event {
+        let ends_round = exchange.index + 1 == self.setup.plan.rules.exchanges;
+        let Some(Stop { rule, sentence }) = self.stop().filter(|_| ends_round) else { return Event::Closed };
+        let (round, rule) = (exchange.round, rule.to_owned());
+        self.setup.events.tell(Progress::Stopped { round, rule, sentence });
+        Event::Enough
+    }
+
+    /// The stop rule that the rounds so far meet.
+    pub(super) fn stop(&self) -> Option<Stop> {
+        self.setup.plan.stop.met(self.account.rounds(), self.setup.plan.rules.rounds)
     }
 
     /// After a round's last exchange: evaluates, checks the bytes, and keeps all of it before anything else happens.
@@ -201,9 +220,11 @@ impl Engine<'_> {
 }
 
 /// Makes further models like the first; the arguments have made one already.
-fn spare(setup: &ServerSetup<'_>, head: Head) -> Spare {
-    let (base, lora, seed): (_, LoraSettings, _) = (setup.base.share(), setup.lora.clone(), setup.plan.seed);
+fn spare(setup: &ServerSetup<'_>, head: Head, labels: &Labels) -> Spare {
+    let (base, lora, seed) = (setup.base.share(), setup.lora.clone(), setup.plan.seed);
+    let (labels, initial) = (labels.clone(), setup.initial.clone());
     Spare(Box::new(move || {
-        Model::new(base.share(), &lora, head, seed).expect("the same arguments have made a model already")
+        let model = starting_model(base.share(), &lora, head, seed, labels.as_slice(), initial.as_deref());
+        model.expect("the same arguments have made a model already")
     }))
 }

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::{
     peer::fair_answer,
-    scene::{FEDLLM, GRADIENTS, KD, LOCAL_ONLY, SPLIT_V1, SPLIT_V2, alone, assert_refused, assert_says, play},
+    scene::{
+        FEDLLM, GRADIENTS, KD, KD_TOP_K, LOCAL_ONLY, SPLIT_V1, SPLIT_V2, alone, assert_refused, assert_says, play,
+    },
 };
 use crate::{
     refusal::RefusalReason,
@@ -20,9 +22,27 @@ fn answer_to(framework: &str, ask: &Message) -> Message {
         GRADIENTS => answer.tensors.iter_mut().for_each(|tensor| tensor.kind = PayloadKind::Gradient),
         // Eight public examples, three labels.
         KD => answer.tensors = vec![floats("logits", PayloadKind::Logits, &[8, 3], 0.0)],
+        // Of each the two first labels, with probabilities of 1/e, which is 0.37.
+        KD_TOP_K => {
+            answer.tensors = vec![top_k("logits", Element::F16, &[0x00, 0xbc]), top_k("classes", Element::U8, &[0, 1])];
+        }
         _ => {}
     }
     answer
+}
+
+/// Two of each of the eight public examples, which repeat `bytes`.
+fn top_k(name: &str, element: Element, bytes: &[u8]) -> WireTensor {
+    let bytes = bytes.repeat(16 * element.size() / bytes.len()).into();
+    WireTensor { name: name.to_owned(), kind: PayloadKind::Logits, element, shape: vec![8, 2], bytes }
+}
+
+/// Puts `last` in the place of the tensor's last bytes.
+fn ending(tensor: &mut WireTensor, last: &[u8]) {
+    let mut bytes = tensor.bytes.to_vec();
+    let end = bytes.len() - last.len();
+    bytes[end..].copy_from_slice(last);
+    tensor.bytes = bytes.into();
 }
 
 /// A tensor of F32, all of one value.
@@ -134,6 +154,34 @@ answers! {
         |answer| spoil_last(answer, f32::NAN);
     logits_with_infinity_are_refused: KD, NotFinite, ["logits with a value that is not finite"],
         |answer| spoil_last(answer, f32::INFINITY);
+
+    top_logits_of_another_element_are_refused: KD_TOP_K, Shape, ["BF16", "expected", "F16"],
+        |answer| answer.tensors[0].element = Element::BF16;
+    top_logits_of_another_k_are_refused: KD_TOP_K, Shape, ["shape [16, 1]", "expected", "shape [8, 2]"],
+        |answer| answer.tensors[0].shape = vec![16, 1];
+    top_logits_after_their_classes_are_refused: KD_TOP_K, Shape, ["U8", "expected", "F16"],
+        |answer| answer.tensors.reverse();
+    classes_of_another_kind_are_refused: KD_TOP_K, Shape, ["classes (label", "expected", "classes (logits"],
+        |answer| answer.tensors[1].kind = PayloadKind::Label;
+    top_logits_without_their_classes_are_refused: KD_TOP_K, Count, ["sent 1 tensors in its upload, expected 2"],
+        drop_last;
+    top_logits_and_more_are_refused: KD_TOP_K, Count, ["sent 3 tensors in its upload, expected 2"], add_one;
+    all_logits_where_few_belong_are_refused: KD_TOP_K, TooLarge, ["48"],
+        |answer| answer.tensors = vec![floats("logits", PayloadKind::Logits, &[8, 3], 0.0)];
+    a_class_out_of_range_is_refused: KD_TOP_K, Range, ["read state 7 names class 3; there are 3, from 0"],
+        |answer| ending(&mut answer.tensors[1], &[3]);
+    a_class_that_stands_twice_is_refused: KD_TOP_K, Range, ["read state 7 names class 1 after class 1"],
+        |answer| ending(&mut answer.tensors[1], &[1, 1]);
+    classes_out_of_order_are_refused: KD_TOP_K, Range, ["read state 7 names class 1 after class 2"],
+        |answer| ending(&mut answer.tensors[1], &[2, 1]);
+    a_probability_above_one_is_refused: KD_TOP_K, Range, ["read state 7 has a log-probability of 0.5"],
+        |answer| ending(&mut answer.tensors[0], &[0x00, 0x38]);
+    probabilities_of_more_than_one_together_are_refused: KD_TOP_K, Range,
+        ["read state 7 has probabilities that add up to 1.14"], |answer| ending(&mut answer.tensors[0], &[0x00, 0xb4]);
+    a_top_logit_that_is_nan_is_refused: KD_TOP_K, NotFinite, ["logits with a value that is not finite"],
+        |answer| ending(&mut answer.tensors[0], &[0x00, 0x7e]);
+    a_top_logit_that_is_infinite_is_refused: KD_TOP_K, NotFinite, ["logits with a value that is not finite"],
+        |answer| ending(&mut answer.tensors[0], &[0x00, 0xfc]);
 
     a_front_of_another_shape_is_refused: SPLIT_V1, Shape, ["silo/2 sent", "expected"],
         |answer| reshape(&mut answer.tensors[0]);

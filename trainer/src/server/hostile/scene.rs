@@ -25,6 +25,7 @@ use crate::{
 pub(super) const FEDLLM: &str = "fedLLM: {}";
 pub(super) const GRADIENTS: &str = "fedLLM: {upload: Gradients}";
 pub(super) const KD: &str = "kdFedLLM: {distillationSteps: 1}";
+pub(super) const KD_TOP_K: &str = "kdFedLLM: {distillationSteps: 1, logits: {topK: 2}}";
 pub(super) const SPLIT_V1: &str = "splitFedLLM: {variant: V1, cutLayer: 1}";
 pub(super) const SPLIT_V2: &str = "splitFedLLM: {variant: V2, cutLayer: 1}";
 pub(super) const LOCAL_ONLY: &str = "localOnly: {}";
@@ -195,7 +196,7 @@ fn play_with(plan: &Plan, held: Held, third: Option<Third<'_>>) -> Ended {
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = Listener::bind(any_port, terms.clone(), runtime.handle()).unwrap();
     let (address, handle) = (listener.local_addr(), runtime.handle());
-    let options = ConnectOptions { terms, identity: None, patience: PATIENCE, runtime: handle.clone() };
+    let options = ConnectOptions::plain(terms, handle);
     let slots = Slots::of_this_machine(1);
     let server = server_setup(plan, &materials, None, &slots, &of_server);
     let server = ServerSetup { farewell: PATIENCE, ..server };
@@ -205,7 +206,8 @@ fn play_with(plan: &Plan, held: Held, third: Option<Third<'_>>) -> Ended {
         for ordinal in 0..2 {
             let setup = client_setup(plan, materials, Kept::Nowhere, ordinal, slots, honest).unwrap();
             scope.spawn(move || {
-                let mut dialer = Dialer::new(&format!("http://{address}"), options.clone(), setup.incarnation);
+                let mut dialer =
+                    Dialer::new(&format!("http://{address}"), options.clone(), PATIENCE, setup.incarnation);
                 client::work(setup, &mut dialer).unwrap().confirm();
             });
         }

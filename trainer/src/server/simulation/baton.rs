@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     checkpoint::Snapshot,
-    client::{self, ClientSetup, Dial, Finished},
+    client::{self, ClientSetup, Dial, Finished, dialer::DialError},
     wire::{Line, LinkError, Message, client::ConnectError},
 };
 
@@ -127,14 +127,14 @@ struct Phone {
 }
 
 impl Dial for Phone {
-    fn open(&mut self, trouble: Option<&str>) -> Result<Box<dyn Line>, ConnectError> {
+    fn open(&mut self, trouble: Option<&str>) -> Result<Box<dyn Line>, DialError> {
         let pause = if trouble.is_some() { self.pause } else { Duration::ZERO };
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         match self.hand.ask(Wish::Dial { pause }) {
             Answer::Dialled(connection) => Ok(Box::new(Session { hand: self.hand.clone(), connection })),
             Answer::Sent | Answer::Received(_) | Answer::Closed | Answer::Dead => {
                 let (url, reason) = ("the world".to_owned(), "this process is dead".to_owned());
-                Err(ConnectError::Unreachable { url, patience: Duration::ZERO, reason })
+                Err(ConnectError::Unreachable { url, reason }.into())
             }
         }
     }

@@ -118,6 +118,7 @@ pub(super) struct World {
     sessions: BTreeMap<Client, Connection>,
     keep: InMemory,
     death: Arc<Mutex<Option<Death>>>,
+    disk: Disk,
     server: Option<Server>,
     ending: Option<Ending>,
     history: String,
@@ -139,6 +140,7 @@ impl World {
             sessions: BTreeMap::new(),
             keep: InMemory::new(),
             death: Arc::default(),
+            disk: Disk::default(),
             server: None,
             ending: None,
             history: String::new(),
@@ -146,6 +148,11 @@ impl World {
         world.after(Duration::ZERO, Happening::StartServer);
         (0..plan.clients.len()).for_each(|client| world.after(Duration::ZERO, Happening::StartClient(client)));
         world
+    }
+
+    /// With a server's disk that takes so long for each checkpoint.
+    pub(super) fn with_slow_disk(self, takes: Duration) -> Self {
+        Self { disk: Disk { takes, ..Disk::default() }, ..self }
     }
 
     /// Runs to the end and says how that was.
@@ -254,6 +261,7 @@ impl World {
             incarnation: self.serial,
             base: self.materials.base.share(),
             lora: self.plan.lora_of(client, &self.materials.lora),
+            initial: None,
             pad_id: self.materials.pad_id,
             train: corpus.clients[client].clone(),
             public: if needs.public { corpus.public.clone() } else { Vec::new() },
@@ -438,7 +446,7 @@ impl World {
 
     fn start_server(&mut self) {
         self.keep = self.keep.restart();
-        let keep = Mortal { inner: self.keep.clone(), death: Arc::clone(&self.death) };
+        let keep = Mortal { inner: self.keep.clone(), death: Arc::clone(&self.death), disk: self.disk.clone() };
         *self.death.lock().unwrap() = None;
         let ledger = Ledger::new();
         let setup = self.server_setup(ledger.clone());
@@ -454,6 +462,7 @@ impl World {
             plan: self.plan,
             base: base.share(),
             lora: lora.clone(),
+            initial: None,
             pad_id: *pad_id,
             public: if self.plan.framework.needs().public { corpus.public.clone() } else { Vec::new() },
             evaluation: corpus.evaluation.clone(),
@@ -566,8 +575,10 @@ impl World {
                 farewell.take(arrived, &door);
             }
         } else if let Some(mut engine) = server.engine.take() {
-            let now = self.now;
-            match engine.turn(&|| now, arrived, &door) {
+            let (began, disk) = (self.now, self.disk.clone());
+            let turned = engine.turn(&|| began + disk.spent(), arrived, &door);
+            self.now += self.disk.take_spent();
+            match turned {
                 Ok(Turn::On) => server.engine = Some(engine),
                 Ok(Turn::Finished) => {
                     let (outcome, farewell) = engine.end().expect("a run that finished has begun");
@@ -673,11 +684,33 @@ enum Death {
     AfterWriting,
 }
 
-/// A store whose process may die as it writes.
+/// What the server's disk takes for a write, and what the writes of the current turn took; clones are the same disk.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    takes: Duration,
+    spent: Arc<Mutex<Duration>>,
+}
+
+impl Disk {
+    fn work(&self) {
+        *self.spent.lock().unwrap() += self.takes;
+    }
+
+    fn spent(&self) -> Duration {
+        *self.spent.lock().unwrap()
+    }
+
+    fn take_spent(&self) -> Duration {
+        std::mem::take(&mut *self.spent.lock().unwrap())
+    }
+}
+
+/// A store whose process may die as it writes, on a disk that may be slow.
 #[derive(Debug)]
 struct Mortal {
     inner: InMemory,
     death: Arc<Mutex<Option<Death>>>,
+    disk: Disk,
 }
 
 impl Mortal {
@@ -704,6 +737,7 @@ impl Keep for Mortal {
     }
 
     fn write(&mut self, round: u32, snapshot: &Snapshot) -> Result<u64, CheckpointError> {
+        self.disk.work();
         match self.death.lock().unwrap().take() {
             None => self.inner.write(round, snapshot),
             Some(Death::BeforeWriting) => Err(Self::dead()),
@@ -715,6 +749,7 @@ impl Keep for Mortal {
     }
 
     fn write_broadcast(&mut self, round: u32, snapshot: &Snapshot) -> Result<u64, CheckpointError> {
+        self.disk.work();
         self.inner.write_broadcast(round, snapshot)
     }
 

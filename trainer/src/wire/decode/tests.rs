@@ -184,7 +184,7 @@ fn a_tensor_of_unknown_kind_or_element_or_impossible_shape_is_refused() {
         refusal([header(&spoilt)])
     };
     assert_eq!(spoil(|tensor| tensor.kind = 0), "tensor \"t\" has the unknown kind 0");
-    assert_eq!(spoil(|tensor| tensor.element = 6), "tensor \"t\" has the unknown element type 6");
+    assert_eq!(spoil(|tensor| tensor.element = 99), "tensor \"t\" has the unknown element type 99");
     for shape in [vec![-1], vec![2, -3], vec![1 << 32, 1 << 32], vec![i64::MAX, 2]] {
         assert_eq!(
             refusal([header(&fair_header(&shape))]),

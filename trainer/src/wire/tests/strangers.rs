@@ -9,7 +9,10 @@ use tokio_stream::pending;
 use tonic::Code;
 
 use super::*;
-use crate::protocol::{Frame, federation_client::FederationClient};
+use crate::{
+    client::{Dial, dialer::Dialer},
+    protocol::{Frame, federation_client::FederationClient},
+};
 
 const SOON: Duration = Duration::from_millis(200);
 
@@ -48,7 +51,8 @@ fn ten_thousand_connections_that_say_nothing_do_not_keep_a_client_out() {
     thread::scope(|scope| {
         let options = options(&runtime);
         let client = scope.spawn(move || {
-            let mut link = connect(&url(address), &options).unwrap();
+            // All places may be taken when it comes.
+            let mut link = Dialer::new(&url(address), options, PATIENCE, 1).open(None).unwrap();
             link.send(join("silo/0")).unwrap();
             link.receive().unwrap()
         });

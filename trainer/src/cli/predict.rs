@@ -1,0 +1,124 @@
+//! `fedtune predict`.
+//! Must not read texts from where none were promised: arguments first, lines of standard input only without them.
+
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::{CONFIGURATION, FAILED, SUCCESS, complain};
+use crate::{
+    models::Precision,
+    plan::DeviceChoice,
+    predict::{Answer, Classifier, PredictError, PredictOptions},
+    report::units,
+    run::materials::{DeviceError, choose_device},
+};
+
+/// Arguments of `fedtune predict`.
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// Folder of the adapter, as `out/<run>/adapter`, or one that PEFT wrote.
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// The base model: a Hugging Face folder or a GGUF file; by default the one that the adapter names.
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// Type of the base's weights in memory.
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Element::F32)]
+    precision: Element,
+    /// Where the model runs.
+    #[arg(long, value_enum, default_value_t = Place::Auto)]
+    device: Place,
+    /// A line of JSON for each text instead of words.
+    #[arg(long)]
+    json: bool,
+    /// Texts; without any, each line of standard input is one.
+    #[arg(value_name = "TEXT")]
+    texts: Vec<String>,
+}
+
+/// Types of weights in memory.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "UPPER")]
+enum Element {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit brain floats.
+    Bf16,
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Place {
+    /// CUDA if there is any, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA GPU.
+    Cuda,
+}
+
+/// Answers each text in turn, as soon as it is there.
+pub(super) fn predict(arguments: &PredictArgs) -> u8 {
+    let classifier = match load(arguments) {
+        Ok(classifier) => classifier,
+        Err(sentence) => return complain(sentence, CONFIGURATION),
+    };
+    let texts = arguments.texts.iter().cloned().map(Ok);
+    let ended = if arguments.texts.is_empty() {
+        if io::stdin().is_terminal() {
+            eprintln!("One text a line; Ctrl-D ends.");
+        }
+        answer_all(&classifier, io::stdin().lock().lines(), arguments.json)
+    } else {
+        answer_all(&classifier, texts, arguments.json)
+    };
+    ended.unwrap_or_else(|error| match error.kind() {
+        // Whoever closed the pipe has read enough.
+        io::ErrorKind::BrokenPipe => SUCCESS,
+        _ => complain(error, FAILED),
+    })
+}
+
+fn load(arguments: &PredictArgs) -> Result<Classifier, String> {
+    let precision = match arguments.precision {
+        Element::F32 => Precision::F32,
+        Element::Bf16 => Precision::BF16,
+    };
+    let place = match arguments.device {
+        Place::Auto => DeviceChoice::Auto,
+        Place::Cpu => DeviceChoice::Cpu,
+        Place::Cuda => DeviceChoice::Cuda,
+    };
+    let device = choose_device(place).map_err(|error: DeviceError| error.to_string())?;
+    let options = PredictOptions { base: arguments.base.as_deref(), precision, device };
+    Classifier::load(&arguments.adapter, options).map_err(|error: PredictError| error.to_string())
+}
+
+/// Answers what can be answered; the exit code says whether that was everything.
+fn answer_all(classifier: &Classifier, texts: impl Iterator<Item = io::Result<String>>, json: bool) -> io::Result<u8> {
+    let (mut out, mut code) = (io::stdout().lock(), SUCCESS);
+    for text in texts {
+        match classifier.answer(&text?) {
+            Ok(answer) => writeln!(out, "{}", if json { in_json(&answer) } else { in_words(&answer) })?,
+            Err(error) => code = complain(error, FAILED),
+        }
+        out.flush()?;
+    }
+    Ok(code)
+}
+
+fn in_json(Answer { label, probabilities }: &Answer) -> String {
+    let shares: serde_json::Map<_, _> =
+        probabilities.iter().map(|(label, share)| (label.clone(), json!(share))).collect();
+    json!({ "label": label, "probabilities": shares }).to_string()
+}
+
+fn in_words(answer: &Answer) -> String {
+    let shares = answer.probabilities.iter().map(|(label, share)| format!("{label} {}", units::percent(*share)));
+    format!("{}\t{}", answer.label, shares.collect::<Vec<_>>().join(", "))
+}
