@@ -21,7 +21,7 @@ use crate::{
 
 pub(super) struct FedLlmClient {
     pub(super) upload: Upload,
-    /// The run's first adapter, with which FLoRA's first round begins, however often it is asked for; else nothing.
+    /// The run's first adapter, with which `FLoRA`'s first round begins, however often it is asked for; else nothing.
     pub(super) first: Vec<Tensor>,
     pub(super) seat: ClientSeat,
 }
