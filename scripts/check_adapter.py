@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,14 +49,18 @@ def main(base, adapter):
 
 
 def load_base(base, config):
-    """The base in F32 with a head of the adapter's labels; the head alone may be missing in the file."""
+    """The base in F32, a classifier with a head of the adapter's labels; the head alone may be missing in the file."""
     folder = base.parent if base.is_file() else base
     gguf = [base] if base.is_file() else [] if (base / "config.json").exists() else list(base.glob("*.gguf"))
-    model, loaded = AutoModelForSequenceClassification.from_pretrained(
+    labels = {}
+    if "id2label" in config:
+        id2label = {int(label): name for label, name in config["id2label"].items()}
+        labels = {"id2label": id2label, "label2id": config["label2id"]}
+    family = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    model, loaded = family.from_pretrained(
         folder,
         **({"gguf_file": gguf[0].name} if gguf else {}),
-        id2label={int(label): name for label, name in config["id2label"].items()},
-        label2id=config["label2id"],
+        **labels,
         pad_token_id=config["pad_token_id"],
         dtype=torch.float32,
         attn_implementation="eager",
@@ -108,7 +112,9 @@ def logits_of_peft(model, rows):
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     with torch.no_grad():
-        return model(input_ids=ids, attention_mask=mask).logits
+        logits = model(input_ids=ids, attention_mask=mask).logits
+    # A language model gives logits at each token; those after the last one are compared.
+    return logits if logits.dim() == 2 else logits[torch.arange(len(rows)), mask.sum(1) - 1]
 
 
 def logits_of_trainer(base, adapter, rows):

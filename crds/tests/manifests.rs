@@ -31,6 +31,7 @@ fn every_manifest_loads_and_each_framework_has_one() {
         ("fedllm-gradients", "FedLLM"),
         ("kd", "KD-FedLLM"),
         ("local-only", "localOnly"),
+        ("split-u", "Split-FedLLM"),
         ("split-v1", "Split-FedLLM"),
         ("split-v2", "Split-FedLLM"),
     ];

@@ -46,7 +46,8 @@ enum Targets {
 /// `config.json`, as far as it decides the logits.
 #[derive(Deserialize)]
 struct ModelConfig {
-    id2label: HashMap<u32, String>,
+    /// Absent where the adapter is a language model's.
+    id2label: Option<HashMap<u32, String>>,
     pad_token_id: u32,
 }
 
@@ -55,14 +56,19 @@ fn main() -> anyhow::Result<()> {
     let config: ModelConfig = read_json(&arguments.adapter.join("config.json"))?;
     let rows: Vec<Vec<u32>> = read_json(&arguments.rows)?;
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-    let model = load(&arguments.base, &arguments.adapter, config.id2label.len())?;
-    let tokens = Tokens::right_padded(&rows, config.pad_token_id, Device::Cpu);
-    let logits = tch::no_grad(|| model.forward(&tokens, None)); // [rows, labels]
+    let head = config.id2label.map_or(Head::Language, |labels| Head::Classifier(labels.len()));
+    let model = load(&arguments.base, &arguments.adapter, head)?;
+    let mut tokens = Tokens::right_padded(&rows, config.pad_token_id, Device::Cpu);
+    let seq = tokens.seq();
+    let last: Vec<i64> = rows.iter().enumerate().map(|(row, ids)| (row * seq + ids.len()) as i64 - 1).collect();
+    // A language model's head reads the last token of each row; a classifier finds it itself.
+    tokens.places = Some(Tensor::from_slice(&last));
+    let logits = tch::no_grad(|| model.forward(&tokens, None)); // [rows, labels] or [rows, vocab]
     println!("{}", serde_json::to_string(&Vec::<Vec<f32>>::try_from(&logits)?)?);
     Ok(())
 }
 
-fn load(base: &Path, adapter: &Path, labels: usize) -> anyhow::Result<Model> {
+fn load(base: &Path, adapter: &Path, head: Head) -> anyhow::Result<Model> {
     let config: AdapterConfig = read_json(&adapter.join("adapter_config.json"))?;
     let lora = LoraSettings {
         rank: config.r,
@@ -74,8 +80,9 @@ fn load(base: &Path, adapter: &Path, labels: usize) -> anyhow::Result<Model> {
             Targets::Names(names) => names,
         },
     };
-    let base = Base::load(base, LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head: false })?;
-    let model = Model::new(base, &lora, Head::Classifier(labels), 0)?;
+    let language_head = head == Head::Language;
+    let base = Base::load(base, LoadOptions { precision: Precision::F32, device: Device::Cpu, language_head })?;
+    let model = Model::new(base, &lora, head, 0)?;
     let mut values: HashMap<String, Tensor> =
         Tensor::read_safetensors(adapter.join("adapter_model.safetensors"))?.into_iter().collect();
     for parameter in model.adapter().parameters() {

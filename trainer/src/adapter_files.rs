@@ -343,10 +343,8 @@ impl Config {
     fn task(&self, tensors: &BTreeMap<String, WireTensor>) -> Result<AdapterTask, String> {
         let has_head = tensors.keys().any(|name| !name.contains(".lora_"));
         match self.task_type.as_deref() {
-            Some("SEQ_CLS") => Ok(AdapterTask::Classification),
-            Some("CAUSAL_LM") => Ok(AdapterTask::Language),
-            None if has_head => Ok(AdapterTask::Classification),
-            None => Ok(AdapterTask::Language),
+            task if task == Some("SEQ_CLS") || (task.is_none() && has_head) => Ok(AdapterTask::Classification),
+            Some("CAUSAL_LM") | None => Ok(AdapterTask::Language),
             Some(other) => Err(format!("was trained for the task {other}")),
         }
     }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::{
     durable,
-    models::{LoraSettings, Model, Parameter},
+    models::{Head, LoraSettings, Model, Parameter},
     wire::{Element, WireError, WireTensor},
 };
 
@@ -96,7 +96,7 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
     let lora = &at_the_rank_of(model, export.lora);
     json!({
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": task_type(model.head()),
         "base_model_name_or_path": export.base,
         "revision": export.revision,
         "r": lora.rank,
@@ -104,9 +104,9 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
         "lora_dropout": lora.dropout,
         "use_rslora": lora.rs_lora,
         "target_modules": target_modules(lora),
-        "modules_to_save": [model.shape().head_name()],
+        "modules_to_save": modules_to_save(model),
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": model.base().architecture().stores_inputs_first(),
         "init_lora_weights": true,
         "inference_mode": true,
     })
@@ -122,27 +122,52 @@ fn at_the_rank_of(model: &Model, lora: &LoraSettings) -> LoraSettings {
     LoraSettings { alpha: lora.scale() / of_one.scale(), ..of_one }
 }
 
+/// PEFT's name of the task.
+fn task_type(head: Head) -> &'static str {
+    match head {
+        Head::Classifier(_) => "SEQ_CLS",
+        Head::Language => "CAUSAL_LM",
+    }
+}
+
+/// What is trained whole beside the pairs; a language model's head is the base's own.
+fn modules_to_save(model: &Model) -> Value {
+    match model.head() {
+        Head::Classifier(_) => json!([model.shape().head_name()]),
+        Head::Language => Value::Null,
+    }
+}
+
 /// Ends of module names; what stands for all of them is a text of its own, for in a list PEFT takes it for a name.
 fn target_modules(lora: &LoraSettings) -> Value {
     if lora.targets_all() { json!("all-linear") } else { json!(lora.target_modules) }
 }
 
-/// What the base's `config.json` does not know: the labels, and the padding that classification needs.
+/// What the base's `config.json` does not know: what the model ends in, the labels, and the padding that
+/// classification needs.
 fn model_config(model: &Model, export: &Export<'_>) -> Value {
-    let id2label: serde_json::Map<_, _> =
-        export.labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect();
-    let label2id: serde_json::Map<_, _> =
-        export.labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect();
-    json!({
-        "architectures": [model.base().architecture().classifier_name()],
-        "model_type": model.base().architecture().model_type(),
-        "num_labels": export.labels.len(),
-        "id2label": id2label,
-        "label2id": label2id,
+    let architecture = model.base().architecture();
+    let mut config = json!({
+        "architectures": [architecture.class_name(model.head())],
+        "model_type": architecture.model_type(),
         "pad_token_id": export.pad_id,
         // Which base it belongs to, as far as a number says it.
         "vocab_size": model.shape().vocab,
-    })
+    });
+    match model.head() {
+        Head::Classifier(_) => add_labels(&mut config, export.labels),
+        Head::Language => {}
+    }
+    config
+}
+
+fn add_labels(config: &mut Value, labels: &[String]) {
+    let numbered = || labels.iter().enumerate();
+    let id2label: serde_json::Map<_, _> = numbered().map(|(id, label)| (id.to_string(), json!(label))).collect();
+    let label2id: serde_json::Map<_, _> = numbered().map(|(id, label)| (label.clone(), json!(id))).collect();
+    config["num_labels"] = json!(labels.len());
+    config["id2label"] = json!(id2label);
+    config["label2id"] = json!(label2id);
 }
 
 fn pretty(value: &Value) -> Vec<u8> {

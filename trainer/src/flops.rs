@@ -2,8 +2,9 @@
 //! Must not run anything: what autograd really does with a frozen base follows from the shape and the LoRA targets.
 //!
 //! A product of m x k by k x n is 2mkn; attention counts, element-wise work does not; padding counts like any token.
-//! A language model's head is counted at the tokens that it reads. Backward, a product costs its forward again for each operand that needs a gradient: frozen weights never do, and
-//! activations only above the first trained layer.
+//! A language model's head is counted at the tokens that it reads. Backward, a product costs its forward again for each
+//! operand that needs a gradient: frozen weights never do, and activations only above the first trained layer. Gradient
+//! checkpointing runs the forward pass of those blocks once more.
 
 use crate::models::{Head, LinearShape, LoraSettings, Model, ModelShape, Part, Precision, Residual};
 
@@ -42,8 +43,8 @@ pub fn forward_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSi
 
 /// FLOPs of one forward and backward pass.
 ///
-/// The front's backward starts from the gradient of its activations; the back also computes the gradient of what
-/// it was sent.
+/// The front's backward starts from the gradient of its activations; the back, and a head that is apart from it, also
+/// computes the gradient of what it was sent.
 pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
     let count = count(shape, part, lora, head, batch, None);
     count.forward + count.backward
@@ -54,6 +55,28 @@ pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, ba
 pub fn train_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
     let count = count(model.shape(), part, lora, model.head(), batch, Some(model));
     count.forward + count.backward
+}
+
+/// FLOPs of running blocks again in backward (gradient checkpointing): those from which a gradient is asked.
+pub fn recompute(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
+    again(shape, part, lora, batch, None)
+}
+
+/// [`recompute`] of this very model.
+pub fn recompute_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
+    again(model.shape(), part, lora, batch, Some(model))
+}
+
+fn again(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize, model: Option<&Model>) -> f64 {
+    let (rows, seq) = (batch.rows as f64, batch.seq as f64);
+    let mut count = Count { lora, shape, model, rows, seq, forward: 0.0, backward: 0.0 };
+    let mut needs_gradient = matches!(part, Part::Back(_));
+    let again = part.blocks(shape.blocks).map(|block| {
+        let before = count.forward;
+        needs_gradient = count.block(&shape.block_linears(block), needs_gradient);
+        if needs_gradient { count.forward - before } else { 0.0 }
+    });
+    again.sum()
 }
 
 fn count<'a>(
@@ -67,12 +90,14 @@ fn count<'a>(
     let (rows, seq) = (batch.rows as f64, batch.seq as f64);
     let mut count = Count { lora, shape, model, rows, seq, forward: 0.0, backward: 0.0 };
     // An embedding is a look-up in a frozen table; activations that came over the network need a gradient.
-    let mut needs_gradient = matches!(part, Part::Back(_));
+    let mut needs_gradient = !part.embeds();
     for block in part.blocks(shape.blocks) {
         needs_gradient = count.block(&shape.block_linears(block), needs_gradient);
     }
     if part.holds(None) {
-        count.head(head, batch.reads as f64, needs_gradient);
+        // The head at the client reads what came over the network, too.
+        let from_elsewhere = matches!(part, Part::Ends(_));
+        count.head(head, batch.reads as f64, needs_gradient || from_elsewhere);
     }
     count
 }
@@ -132,11 +157,17 @@ impl Count<'_> {
         self.product(2.0 * reads * (self.shape.hidden * head.classes(self.shape)) as f64, [input, trained]);
     }
 
-    /// Queries, keys, values, attention, its output, then the feed-forward layers; the last one reads the others.
+    /// What makes queries, keys and values, attention, its output, then the feed-forward layers; the last one reads the
+    /// others.
     fn block(&mut self, linears: &[LinearShape], input: bool) -> bool {
-        let [query, key, value, output, wide @ .., narrow] = linears else { return input };
+        let Some((inputs, [output, wide @ .., narrow])) = linears.split_at_checked(self.shape.attention_inputs())
+        else {
+            return input;
+        };
         let tokens = self.rows * self.seq;
-        let [q, k, v] = [query, key, value].map(|linear| self.linear(linear, tokens, input));
+        let needed: Vec<bool> = inputs.iter().map(|linear| self.linear(linear, tokens, input)).collect();
+        // One layer that makes all three makes all three need a gradient, or none.
+        let [q, k, v] = <[bool; 3]>::try_from(&needed[..]).unwrap_or([needed.contains(&true); 3]);
         let every_pair = 2.0 * tokens * self.seq * (self.shape.heads * self.shape.head_dim) as f64;
         let weights = self.product(every_pair, [q, k]);
         let attended = self.product(every_pair, [weights, v]);
@@ -150,10 +181,53 @@ impl Count<'_> {
 ///
 /// Counted are the frozen weights of the part, four F32 copies of what is trained (value, gradient, two moments of
 /// AdamW), and the activations that autograd keeps: inputs and outputs of each linear layer in the base's precision,
-/// attention weights in both precisions, two F32 copies of the hidden state for each norm, and a language model's logits
+/// attention weights in F32 and in the base's precision, two F32 copies of the hidden state for each norm, and a language model's logits
 /// with their softmax. Left out are libtorch itself,
 /// the allocator's slack and what a kernel needs while it runs.
 pub fn modelled_memory(
+    shape: &ModelShape,
+    part: Part,
+    lora: &LoraSettings,
+    head: Head,
+    batch: BatchSize,
+    precision: Precision,
+) -> u64 {
+    let activations =
+        batch.tokens() as u64 * kept_of_a_token(shape, part, part.blocks(shape.blocks).len(), batch.seq, precision);
+    memory_without_activations(shape, part, lora, head, batch, precision) + activations
+}
+
+/// [`modelled_memory`] under gradient checkpointing: of each block its input, and all of one block at a time.
+pub fn modelled_checkpointed_memory(
+    shape: &ModelShape,
+    part: Part,
+    lora: &LoraSettings,
+    head: Head,
+    batch: BatchSize,
+    precision: Precision,
+) -> u64 {
+    let blocks = part.blocks(shape.blocks).len();
+    let inputs = (blocks * shape.hidden * precision.bytes()) as u64;
+    let activations =
+        batch.tokens() as u64 * (inputs + kept_of_a_token(shape, part, blocks.min(1), batch.seq, precision));
+    memory_without_activations(shape, part, lora, head, batch, precision) + activations
+}
+
+/// Bytes that autograd keeps of one token in so many blocks of a part, in rows of `seq` tokens, and in what follows its
+/// last block.
+fn kept_of_a_token(shape: &ModelShape, part: Part, blocks: usize, seq: usize, precision: Precision) -> u64 {
+    let element = precision.bytes();
+    let sizes = |linears: Vec<LinearShape>| linears.iter().map(|linear| linear.inputs + linear.outputs).sum::<usize>();
+    let tail = if part.holds(None) { sizes(shape.tail_linears()) } else { 0 };
+    let linears = (blocks * sizes(shape.block_linears(0)) + tail) * element;
+    // Softmax is F32; what the values are multiplied with is a copy of it where the base's precision is another.
+    let weight = if element == 4 { 4 } else { element + 4 };
+    let attention = blocks * shape.heads * seq * weight;
+    let norms = 2 * blocks * shape.hidden * 2 * 4;
+    (linears + attention + norms) as u64
+}
+
+fn memory_without_activations(
     shape: &ModelShape,
     part: Part,
     lora: &LoraSettings,
@@ -166,17 +240,9 @@ pub fn modelled_memory(
     let weights: usize = linears.iter().map(|linear| linear.inputs * linear.outputs).sum();
     let pairs = linears.iter().filter(|linear| lora.targets(&linear.name));
     let trained: usize = pairs.map(|linear| lora.rank * (linear.inputs + linear.outputs)).sum();
-    let embedding = if matches!(part, Part::Back(_)) { 0 } else { shape.vocab * shape.hidden };
-    let kept: usize = linears.iter().map(|linear| linear.inputs + linear.outputs).sum();
-    let blocks = part.blocks(shape.blocks).len();
-    let tokens = batch.tokens() as u64;
-    let attention = (blocks * shape.heads * batch.seq) as u64 * (element + 4);
-    let norms = (2 * blocks * shape.hidden) as u64 * 2 * 4;
+    let embedding = if part.embeds() { shape.vocab * shape.hidden } else { 0 };
     let (head, logits) = if part.holds(None) { head_memory(shape, head, batch, element) } else { (0, 0) };
-    (weights + embedding) as u64 * element
-        + (trained + head) as u64 * 4 * 4
-        + logits
-        + tokens * (kept as u64 * element + attention + norms)
+    (weights + embedding) as u64 * element + (trained + head) as u64 * 4 * 4 + logits
 }
 
 /// Numbers of the head that are trained, and bytes that a language model's logits take.
@@ -194,9 +260,10 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::models::golden::{json, load, real_model};
+    use crate::models::golden::{file, json, load, real_model};
 
     #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
     struct Figures {
         model: String,
         batch: usize,
@@ -206,6 +273,7 @@ mod tests {
         targets: Vec<String>,
         forward: f64,
         train: f64,
+        checkpointed_train: f64,
         cuts: Vec<CutFigures>,
     }
 
@@ -230,13 +298,16 @@ mod tests {
     #[test]
     fn flops_are_those_of_torch_flop_counter_within_one_percent() {
         for figures in json::<Vec<Figures>>("flops.json") {
-            let base = load(&real_model(&figures.model));
+            let tiny = figures.model.starts_with("tiny-");
+            let base = load(&if tiny { file(&figures.model) } else { real_model(&figures.model) });
             let lora = query_value(figures.targets, figures.rank);
             let (head, batch) = (Head::Classifier(figures.labels), BatchSize::of_rows(figures.batch, figures.seq));
             let forward = |part| forward(base.shape(), part, &lora, head, batch);
             let train = |part| train(base.shape(), part, &lora, head, batch);
             assert_within_one_percent("forward", forward(Part::Whole), figures.forward);
             assert_within_one_percent("train", train(Part::Whole), figures.train);
+            let again = recompute(base.shape(), Part::Whole, &lora, batch);
+            assert_within_one_percent("checkpointed", train(Part::Whole) + again, figures.checkpointed_train);
             for cut in figures.cuts {
                 let (front, back) = (Part::Front(cut.cut_layer), Part::Back(cut.cut_layer));
                 assert_within_one_percent("front forward", forward(front), cut.front_forward);
@@ -254,8 +325,12 @@ mod tests {
         let cost = |part| train(base.shape(), part, &lora, Head::Classifier(2), BatchSize::of_rows(4, 32));
         for cut_layer in 1..=6 {
             // Exactly: block 0 has trained layers, so the whole computes the gradient at every cut too.
-            let both = cost(Part::Front(cut_layer)) + cost(Part::Back(cut_layer));
-            assert!((both - cost(Part::Whole)).abs() < 1.0);
+            for halves in
+                [[Part::Front(cut_layer), Part::Back(cut_layer)], [Part::Ends(cut_layer), Part::Middle(cut_layer)]]
+            {
+                let both: f64 = halves.into_iter().map(cost).sum();
+                assert!((both - cost(Part::Whole)).abs() < 1.0, "{halves:?}");
+            }
         }
     }
 
@@ -269,6 +344,9 @@ mod tests {
         // 22.5 million weights and the embedding in F32 are 90 MB of it.
         assert!(whole > 90_000_000 && whole < 1_000_000_000, "{whole}");
         assert!(memory(Part::Front(2), Precision::F32) < whole);
-        assert!(memory(Part::Whole, Precision::BF16) < whole * 6 / 10);
+        let checkpointed = modelled_checkpointed_memory(base.shape(), Part::Whole, &lora, head, batch, Precision::F32);
+        // Five of six blocks are not in memory at the same time; the weights are.
+        assert!(checkpointed > 90_000_000 && checkpointed < whole * 2 / 3, "{checkpointed} of {whole}");
+        assert!(memory(Part::Whole, Precision::BF16) < whole * 2 / 3);
     }
 }

@@ -4,10 +4,10 @@
 //! | | `fedllm` | `kd` | `split` | `central` | `local_only` |
 //! |---|---|---|---|---|---|
 //! | server sends | adapter, or what to add beside the base | its student's logits on the public set | adapter of the front | nothing | nothing |
-//! | during the round | nothing | nothing | activations up, their gradients down | nothing | nothing |
-//! | client uploads | adapter, or its gradient | its logits on the public set | adapter of the front | | figures |
+//! | during the round | nothing | nothing | activations up, their gradients down; twice with the head at the client | nothing | nothing |
+//! | client uploads | adapter, or its gradient | its logits on the public set | adapter of what it holds | | figures |
 //! | server does | mean, weighted by examples | mean of logits, distils into its student | runs the back, averages fronts | trains on all data | nothing |
-//! | leaves the client | weights | logits | activations, labels, weights of the front | everything | nothing |
+//! | leaves the client | weights | logits | activations, weights of what it holds, labels unless the head is its own | everything | nothing |
 //!
 //! Each file holds both halves of one framework, so that its protocol reads top to bottom. The rest of the trainer
 //! sees the three traits below and never a framework's name; [`parse`] is the only place that chooses one.
@@ -23,7 +23,7 @@ use crate::{
     checkpoint::Snapshot,
     data::Example,
     evaluate::{self, Evaluation},
-    flops::{self, BatchSize},
+    flops::BatchSize,
     local::{Recipe, TrainError, check_evaluation},
     meter::{Meter, Worker},
     models::{Model, ModelShape, Part},
@@ -65,7 +65,7 @@ pub trait Framework: Debug + Send + Sync {
     /// Floating point operations of one client in one round, from shapes alone: the same sums that its meter makes. Where
     /// a framework does not say otherwise, a client trains what it holds, and that is all.
     fn client_flops(&self, facts: &WorkFacts<'_>) -> Flops {
-        Flops { train: facts.train(self.cut_layer().map_or(Part::Whole, Part::Front)), ..Flops::default() }
+        Flops { train: facts.train(self.client_part(facts.key.client as usize)), ..Flops::default() }
     }
 
     /// Units of work in a round, for progress: `local` batches of all `clients` together, and what comes on top in steps
@@ -91,9 +91,14 @@ pub trait Framework: Debug + Send + Sync {
         Ok(())
     }
 
-    /// The last block that the cut may follow and where it is set, for a check against the model; most need none.
-    fn cut_layer(&self) -> Option<usize> {
-        None
+    /// What of the model this client holds and trains; in most frameworks all of it.
+    fn client_part(&self, _client: Client) -> Part {
+        Part::Whole
+    }
+
+    /// Whether clients keep to themselves how many examples of each label they hold.
+    fn labels_stay(&self) -> bool {
+        false
     }
 }
 
@@ -158,7 +163,7 @@ impl WorkFacts<'_> {
     /// Operations of the local steps, by one who holds `part`.
     fn train(&self, part: Part) -> f64 {
         let Self { shape, recipe, .. } = self;
-        self.batches.iter().map(|batch| flops::train(shape, part, &recipe.lora, recipe.head, *batch)).sum()
+        self.batches.iter().map(|batch| recipe.step_flops(shape, part, *batch)).sum()
     }
 }
 
@@ -349,6 +354,11 @@ pub trait ServerHalf: Send {
 
 /// Answers one client's messages within a round.
 pub trait Stepper: Send {
+    /// What the messages of one step are about, in their order.
+    fn subjects(&self) -> &'static [Subject] {
+        &[Subject::Step]
+    }
+
     /// The reply to one message.
     fn step(&mut self, message: &Message) -> Result<Message, FrameworkError>;
 }
@@ -487,6 +497,21 @@ pub enum FrameworkError {
         /// What is wrong with it.
         wrong: kd::RowError,
     },
+    /// What INT8 cannot carry.
+    #[error(
+        "{name} of {who} in round {round}, step {step} holds what INT8 cannot carry: finite numbers, and for each token a \
+         scale from 0 up; F32, BF16 or F16 as activationCodec, or a lower learning rate, may help"
+    )]
+    Int8 {
+        /// Whose it is.
+        who: String,
+        /// Which tensor.
+        name: String,
+        /// Round, from 1.
+        round: u32,
+        /// Step, from 1.
+        step: u32,
+    },
     /// A label or length out of range.
     #[error("{who} sent a {what} of {got}; it must be {expected}")]
     Range {
@@ -521,15 +546,17 @@ pub enum FrameworkError {
         /// The round and attempt that are open, if any are.
         open: Option<(u32, u32)>,
     },
-    /// A step that was sent twice, or before its time.
-    #[error("{who} sent step {got} where step {expected} belongs")]
+    /// A message of a step that was sent twice, or before its time.
+    #[error("{who} sent {} {} where {} {} belongs", got.0, got.1, expected.0, expected.1)]
     OutOfOrder {
         /// Who sent it.
         who: String,
-        /// Its number.
-        got: u32,
-        /// The number that belongs there.
-        expected: u32,
+        /// What it is about, and the number of its step.
+        got: (Subject, u32),
+        /// The one that belongs there.
+        expected: (Subject, u32),
+        /// Whether it has been taken before.
+        again: bool,
     },
     /// More steps than the client's work of a round has.
     #[error("{who} sent another step after the {most} that its examples and the spec give it in a round")]

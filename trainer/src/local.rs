@@ -13,7 +13,7 @@ use crate::{
     evaluate::{Evaluation, padded},
     flops::{self, BatchSize},
     meter::Worker,
-    models::{Head, LoraSettings, Model, Part, Tokens},
+    models::{Head, LoraSettings, Model, ModelShape, Part, Tokens},
     optimizer::{Optimizer, OptimizerSettings},
     pace::Pace,
     random::{Key, Site},
@@ -47,9 +47,23 @@ pub struct Recipe {
     /// The mu of `FedProx` (Li et al., arXiv 1812.06127): the loss of a round's steps has `mu / 2` times the squared
     /// distance to where the round began beside it. Zero for none.
     pub proximal_mu: f64,
+    /// Whether blocks run again in backward, so that their activations need not be kept.
+    pub gradient_checkpointing: bool,
 }
 
 impl Recipe {
+    /// FLOPs of a training step of `part` on a batch of this size.
+    pub fn step_flops(&self, shape: &ModelShape, part: Part, size: BatchSize) -> f64 {
+        let flops = flops::train(shape, part, &self.lora, self.head, size);
+        if self.gradient_checkpointing { flops + flops::recompute(shape, part, &self.lora, size) } else { flops }
+    }
+
+    /// [`Recipe::step_flops`] of this very model, with what is beside its base.
+    pub fn step_flops_of(&self, model: &Model, part: Part, size: BatchSize) -> f64 {
+        let flops = flops::train_of(model, part, &self.lora, size);
+        if self.gradient_checkpointing { flops + flops::recompute_of(model, part, &self.lora, size) } else { flops }
+    }
+
     /// `work` in batches: each step of it takes as many as accumulate.
     pub fn batches(&self, work: LocalWork) -> LocalWork {
         match work {
@@ -177,7 +191,7 @@ pub fn train(
         let (loss, mut gradients) = gradients(model, examples, indices, recipe, key, worker)?;
         let stepped = worker.compute(|| {
             pull.add_to(&mut gradients, &parameters);
-            pace.take(&mut optimizer, &parameters, gradients)
+            pace.take(&mut optimizer, &parameters, &gradients)
         });
         worker.meter.steps += u64::from(stepped);
         losses += loss;
@@ -239,10 +253,8 @@ fn gradients(
 ) -> Result<(f64, Vec<Tensor>), TrainError> {
     let batch = Batch::of(examples, indices, recipe.pad_id, model);
     let (loss, gradients) = worker.compute(|| {
-        let logits = model.forward(&batch.tokens, Some(key));
-        let loss = loss(&logits, &batch.targets);
-        let gradients = Tensor::run_backward(&[&loss], &tensors(model, Part::Whole), false, false);
-        (loss.double_value(&[]), gradients)
+        let loss = |logits: &Tensor| loss(logits, &batch.targets);
+        model.loss_and_gradients(&batch.tokens, Some(key), recipe.gradient_checkpointing, loss)
     });
     check_loss(loss, key, &worker.name)?;
     count_batch(&batch, model, Part::Whole, recipe, worker);
@@ -268,7 +280,7 @@ pub fn check_evaluation(evaluation: &Evaluation, who: &str, round: u32) -> Resul
 /// Counts the forward and backward pass of `part` over this batch.
 pub fn count_batch(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
     let size = batch.size();
-    worker.meter.flops.train += flops::train_of(model, part, &recipe.lora, size);
+    worker.meter.flops.train += recipe.step_flops_of(model, part, size);
     worker.count_batch(batch.real, size.tokens());
 }
 

@@ -172,15 +172,16 @@ impl Merge<'_> {
     /// The base's configuration, as one of the merged model.
     fn config(adapter: &AdapterFiles, weights: &Weights, kind: Kind) -> Result<Value, MergeError> {
         let mut config = weights.config().clone();
-        let class = weights.shape().architecture.classifier_name();
+        let architecture = weights.shape().architecture;
         // The older name, which every version and vLLM read; the newer one would stand against it.
         config.as_object_mut().map(|config| config.remove("dtype"));
         config["torch_dtype"] = json!(element_of(kind).name);
-        match adapter.head(weights.shape())? {
-            Head::Language => config["architectures"] = json!([language_class(class)]),
+        let head = adapter.head(weights.shape())?;
+        config["architectures"] = json!([architecture.class_name(head)]);
+        match head {
+            Head::Language => {}
             Head::Classifier(labels) => {
                 let names = adapter.label_names(labels);
-                config["architectures"] = json!([class]);
                 config["id2label"] = names.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
                 config["label2id"] = names.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
                 if let Some(pad) = adapter.pad_id {
@@ -189,14 +190,6 @@ impl Merge<'_> {
             }
         }
         Ok(config)
-    }
-}
-
-/// transformers' class of the same family over the vocabulary.
-fn language_class(classifier: &str) -> String {
-    match classifier {
-        "GPT2ForSequenceClassification" => "GPT2LMHeadModel".to_owned(),
-        other => other.replace("ForSequenceClassification", "ForCausalLM"),
     }
 }
 
@@ -210,10 +203,7 @@ struct Delta<'a> {
 
 impl<'a> Delta<'a> {
     fn of(linear: LinearShape, architecture: Architecture, adapter: &'a AdapterFiles) -> Self {
-        let transposed = match architecture {
-            Architecture::Bert | Architecture::Llama => false,
-        };
-        Self { linear, transposed, adapter }
+        Self { linear, transposed: architecture.stores_inputs_first(), adapter }
     }
 
     /// Of the weight in the file.
@@ -260,6 +250,7 @@ fn write_companions(beside: &Path, base: &Path, weights: &Weights) -> Result<(),
             "pad_token": tokenizer.tokenizer.id_to_token(tokenizer.pad_id),
             "bos_token": token(&config["bos_token_id"]),
             "eos_token": token(&config["eos_token_id"]),
+            "chat_template": tokenizer.chat.as_ref().map(|chat| &chat.source),
         });
         return write_json(&beside.join("tokenizer_config.json"), &about).map_err(failed(beside));
     };

@@ -3,28 +3,36 @@
 //!
 //! | file | one thing |
 //! |---|---|
-//! | `bert.rs`, `llama.rs` | one architecture each, read aloud |
+//! | `bert.rs`, `gpt2.rs`, `llama.rs` | one architecture each, read aloud; Mistral and Qwen2 are Llama's relatives |
 //! | `shape.rs` | the numbers that say how large a model is, and its linear layers by name |
 //! | `head.rs` | what a model ends in: a classifier, or the vocabulary |
-//! | `linear.rs`, `attention.rs`, `rope.rs` | what the architectures share |
+//! | `linear.rs`, `norm.rs`, `attention.rs`, `rope.rs` | what the architectures share |
+//! | `cache.rs` | what a block keeps of the tokens that have passed |
 //! | `lora.rs` | the adapter: its parameters, their order, names and initial values |
 //! | `residual.rs` | what earlier rounds left beside frozen weights |
 //! | `base.rs` | frozen weights, one copy for everybody in the process |
 //! | `cut.rs` | a model as front and back |
+//! | `recompute.rs` | loss and gradients, with blocks that run again instead of being remembered |
+//! | `generate.rs` | answers, token by token |
 //! | `load.rs` | Hugging Face folders and GGUF files into frozen base weights |
 
 mod attention;
 mod base;
 mod bert;
+mod cache;
 mod cut;
+mod generate;
 #[cfg(test)]
 pub(crate) mod golden;
+mod gpt2;
 mod head;
 mod linear;
 mod llama;
 mod load;
 mod lora;
 mod names;
+mod norm;
+mod recompute;
 mod residual;
 mod rope;
 mod shape;
@@ -35,9 +43,11 @@ pub(crate) use load::fuzzing;
 
 pub use base::{Base, LoadOptions, Precision};
 pub use cut::{Model, Part};
+pub use generate::{Choice, GenerateError, Generation};
 pub use head::Head;
 pub use load::{ChatTemplate, LoadError, LoadedTokenizer, StoredTensor, Weights, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
+pub use recompute::Kept;
 pub use residual::Residual;
 pub use shape::{Architecture, LinearShape, ModelShape};
 pub use tokens::Tokens;

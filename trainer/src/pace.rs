@@ -40,15 +40,15 @@ impl Pace {
 
     /// Takes the gradients of the round's next batch. Where they complete a step, `parameters` move along the mean of
     /// its batches' gradients; says whether they did.
-    pub fn take(&mut self, optimizer: &mut Optimizer, parameters: &[&Tensor], gradients: Vec<Tensor>) -> bool {
+    pub fn take(&mut self, optimizer: &mut Optimizer, parameters: &[&Tensor], gradients: &[Tensor]) -> bool {
         let step = self.before + (self.taken / self.batches_a_step) as u64;
         self.taken += 1;
         if self.batches_a_step == 1 {
-            optimizer.step(parameters, &gradients, self.schedule.factor(step, self.steps_of_run));
+            optimizer.step(parameters, gradients, self.schedule.factor(step, self.steps_of_run));
             return true;
         }
         self.means.resize_with(gradients.len(), Mean::default);
-        self.means.iter_mut().zip(&gradients).for_each(|(mean, gradient)| mean.add(gradient, 1.0));
+        self.means.iter_mut().zip(gradients).for_each(|(mean, gradient)| mean.add(gradient, 1.0));
         if !self.taken.is_multiple_of(self.batches_a_step) && self.taken < self.batches {
             return false;
         }
@@ -78,7 +78,7 @@ mod tests {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &[&parameter]);
         let mut pace = Pace::new(recipe, round, gradients.len());
         let place = |gradient: &f32| {
-            pace.take(&mut optimizer, &[&parameter], vec![Tensor::from_slice(&[*gradient])]);
+            pace.take(&mut optimizer, &[&parameter], &[Tensor::from_slice(&[*gradient])]);
             parameter.double_value(&[0]) as f32
         };
         gradients.iter().map(place).collect()
@@ -124,7 +124,7 @@ mod tests {
         let mut optimizer = Optimizer::new(&recipe.optimizer, &[&parameter]);
         let mut pace = Pace::new(&recipe, 2, 2);
         for gradients in [[3.0f32, 0.0], [5.0, 8.0]] {
-            pace.take(&mut optimizer, &[&parameter], vec![Tensor::from_slice(&gradients)]);
+            pace.take(&mut optimizer, &[&parameter], &[Tensor::from_slice(&gradients)]);
         }
         let moved: Vec<f32> = Vec::try_from(&parameter).unwrap();
         let clipped = 0.5f32.sqrt();

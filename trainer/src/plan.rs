@@ -65,6 +65,8 @@ pub struct Plan {
     pub accumulation: usize,
     /// How parameters move.
     pub optimizer: OptimizerSettings,
+    /// Whether blocks run again in backward, so that their activations need not be kept.
+    pub gradient_checkpointing: bool,
     /// Rounds and who takes part in them.
     pub rules: Rules,
     /// When the run may end before its last round.
@@ -171,6 +173,7 @@ impl Plan {
             batch_size: spec.training.batch_size as usize,
             accumulation: spec.training.gradient_accumulation.max(1) as usize,
             optimizer: optimizer(&spec.training),
+            gradient_checkpointing: spec.training.gradient_checkpointing,
             rules: rules(spec, needs),
             stop: StopRules::of(&spec.stop),
             clients: client_ids(spec),
@@ -201,6 +204,7 @@ impl Plan {
             seed: self.seed,
             pad_id,
             proximal_mu: 0.0,
+            gradient_checkpointing: self.gradient_checkpointing,
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Site {
     Turns,
     /// How long a client waits before it dials again.
     Backoff,
+    /// Which tokens a model says in answer to the prompt with this index.
+    Generation(u32),
 }
 
 impl Site {
@@ -40,6 +42,7 @@ impl Site {
             Self::Sampling => [6, 0],
             Self::Turns => [7, 0],
             Self::Backoff => [8, 0],
+            Self::Generation(prompt) => [20, prompt],
         }
     }
 }

@@ -119,7 +119,7 @@ impl From<&FrameworkError> for RefusalReason {
             FrameworkError::Wire(error) | FrameworkError::Link(LinkError::Refused(error)) => error.into(),
             FrameworkError::Count { .. } => Self::Count,
             FrameworkError::Tensor { .. } => Self::Shape,
-            FrameworkError::NotFinite { .. } => Self::NotFinite,
+            FrameworkError::NotFinite { .. } | FrameworkError::Int8 { .. } => Self::NotFinite,
             FrameworkError::Range { .. } | FrameworkError::Logits { .. } | FrameworkError::TooManySteps { .. } => {
                 Self::Range
             }

@@ -6,6 +6,7 @@ mod csv;
 mod html;
 mod measures;
 mod table;
+pub mod tensorboard;
 pub(crate) mod units;
 mod words;
 

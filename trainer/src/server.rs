@@ -213,8 +213,13 @@ pub enum ServerError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The cut is not inside the model.
-    #[error("framework.splitFedLLM.cutLayer is {cut}, and the model has {blocks} blocks; it must be from 1 to {}", blocks - 1)]
+    #[error(
+        "clients of group {group} are to hold {cut} blocks, and the model has {blocks}; the group's cutLayer, or \
+         framework.splitFedLLM.cutLayer where it has none, must be from 1 to {}", blocks.saturating_sub(1)
+    )]
     CutLayer {
+        /// Whose clients.
+        group: String,
         /// Blocks asked of the client.
         cut: usize,
         /// Blocks there are.
@@ -342,8 +347,11 @@ impl Parting {
 /// Refuses a cut that is not inside the model.
 pub fn check_cut(plan: &Plan, base: &Base) -> Result<(), ServerError> {
     let blocks = base.shape().blocks;
-    match plan.framework.cut_layer() {
-        Some(cut) if !(1..blocks).contains(&cut) => Err(ServerError::CutLayer { cut, blocks }),
-        Some(_) | None => Ok(()),
+    for (client, id) in plan.clients.iter().enumerate() {
+        let cut = plan.framework.client_part(client).cut_layer();
+        if let Some(cut) = cut.filter(|cut| !(1..blocks).contains(cut)) {
+            return Err(ServerError::CutLayer { group: id.group.clone(), cut, blocks });
+        }
     }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //! Must not end anything or remember anything: the same rounds give the same answer, also after a restart.
 
 use fedtune_crds::{
+    quantities::{ByteSize, Decimal},
     report::{RoundReport, RunPhase, RunReport},
     training as spec,
 };
@@ -37,9 +38,9 @@ impl StopRules {
     /// The rules of a spec.
     pub fn of(stop: &spec::Stop) -> Self {
         Self {
-            target_accuracy: stop.target_accuracy.as_ref().map(|accuracy| accuracy.value()),
-            max_bytes: stop.max_bytes.as_ref().map(|bytes| bytes.bytes()),
-            max_client_flops: stop.max_client_flops.as_ref().map(|flops| flops.value()),
+            target_accuracy: stop.target_accuracy.as_ref().map(Decimal::value),
+            max_bytes: stop.max_bytes.as_ref().map(ByteSize::bytes),
+            max_client_flops: stop.max_client_flops.as_ref().map(Decimal::value),
             patience: stop.patience,
         }
     }

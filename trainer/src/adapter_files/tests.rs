@@ -92,7 +92,7 @@ fn a_spec_that_asks_for_another_adapter_is_refused_with_the_field_to_change() {
     assert!(check(&alpha, head, &labels()).unwrap_err().contains("another scale would be another model"));
     let targets = LoraSettings { target_modules: vec!["key".to_owned()], ..own.clone() };
     assert!(check(&targets, head, &labels()).unwrap_err().contains("targetModules asks for key"));
-    let other = check(&own, Head::Classifier(2), &labels()[..2].to_vec()).unwrap_err();
+    let other = check(&own, Head::Classifier(2), &labels()[..2]).unwrap_err();
     assert_eq!(other, "it ends in a classifier of 3 labels, and the run in a classifier of 2 labels");
     let order = ["ham", "eggs", "spam"].map(str::to_owned);
     assert!(

@@ -203,6 +203,7 @@ fn dtype(element: Element) -> Dtype {
         Element::U8 => Dtype::U8,
         Element::U16 => Dtype::U16,
         Element::U32 => Dtype::U32,
+        Element::I8 => Dtype::I8,
     }
 }
 

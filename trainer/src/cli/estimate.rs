@@ -56,7 +56,9 @@ pub(super) fn estimate(arguments: &EstimateArgs, events: &Events) -> u8 {
         println!("{}", serde_json::to_string_pretty(&estimates).expect("an estimate is numbers and texts"));
         return SUCCESS;
     }
-    all.iter().for_each(|(estimates, left_out)| print(arguments, estimates, left_out));
+    for (estimates, left_out) in &all {
+        print(arguments, estimates, left_out);
+    }
     SUCCESS
 }
 
@@ -101,7 +103,9 @@ fn print(arguments: &EstimateArgs, estimates: &[Estimate], left_out: &[String]) 
         Some(reason) => println!("{}: upper bounds, as {reason}", first.run),
     }
     print!("{}", table(estimates));
-    left_out.iter().for_each(|sentence| println!("{sentence}"));
+    for sentence in left_out {
+        println!("{sentence}");
+    }
     let budget = Budget {
         bytes: arguments.max_bytes.as_ref().map(ByteSize::bytes),
         client_flops: arguments.max_client_flops.as_ref().map(Decimal::value),

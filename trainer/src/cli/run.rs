@@ -1,7 +1,7 @@
 //! `fedtune run SPEC...`.
 //! Must not stop at the first failed run: the others are done and compared all the same.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::SystemTime};
 
 use clap::Args;
 use fedtune_crds::report::RunReport;
@@ -26,6 +26,9 @@ pub struct RunArgs {
     /// Starts anew where results are there already.
     #[arg(long)]
     fresh: bool,
+    /// Writes each run's rounds for TensorBoard to a folder of its name in here.
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
     #[command(flatten)]
     spec: SpecArgs,
 }
@@ -54,14 +57,23 @@ pub(super) fn run(arguments: &RunArgs, events: Events) -> u8 {
             }
         }
     }
-    match compare(&reports, arguments) {
+    if let Err(error) = compare(&reports, arguments) {
+        return complain(error, FAILED);
+    }
+    match write_events(&reports, arguments) {
         Ok(()) => code,
-        Err(error) => complain(error, FAILED),
+        Err(sentence) => complain(sentence, FAILED),
     }
 }
 
 fn exit_code(error: &RunError) -> u8 {
     if error.is_configuration() { CONFIGURATION } else { FAILED }
+}
+
+fn write_events(reports: &[RunReport], arguments: &RunArgs) -> Result<(), String> {
+    let Some(folder) = &arguments.tensorboard else { return Ok(()) };
+    let written = reports.iter().try_for_each(|report| report::tensorboard::write(report, folder, SystemTime::now()));
+    written.map_err(|error| format!("{} cannot be written: {error}; choose another --tensorboard", folder.display()))
 }
 
 fn compare(reports: &[RunReport], arguments: &RunArgs) -> Result<(), report::ReportError> {

@@ -90,9 +90,10 @@ impl<'a> Member<'a> {
                 }
                 Subject::Refuse => take_refusal(&message)?,
                 Subject::Welcome => self.take_welcome(&message)?,
-                Subject::StepReply => {}
+                Subject::StepReply | Subject::StepGradientReply => {}
                 other @ (Subject::Join
                 | Subject::Step
+                | Subject::StepGradient
                 | Subject::Upload
                 | Subject::ExchangeReply
                 | Subject::Recall
@@ -162,6 +163,15 @@ fn announce(setup: &ClientSetup<'_>) -> Announcement {
     let mut labels = BTreeMap::new();
     for label in setup.train.iter().filter_map(|record| record.label.clone()) {
         *labels.entry(label).or_default() += 1;
+    }
+    if setup.plan.framework.labels_stay() {
+        // Their names make the run's labels, where the plan does not say them; how many there are of each is not told.
+        if !setup.plan.data.labels.is_empty() {
+            labels.clear();
+        }
+        for count in labels.values_mut() {
+            *count = 0;
+        }
     }
     let client = setup.plan.clients[setup.ordinal].to_string();
     Announcement { client, examples: setup.train.len() as u64, labels, incarnation: setup.incarnation }

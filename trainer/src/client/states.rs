@@ -164,6 +164,8 @@ fn receive_replay(line: &mut dyn Line, have: u32) -> Result<Message, ClientError
             | Subject::Begin
             | Subject::Step
             | Subject::StepReply
+            | Subject::StepGradient
+            | Subject::StepGradientReply
             | Subject::Upload
             | Subject::Exchange
             | Subject::ExchangeReply

@@ -24,6 +24,8 @@ pub struct Facts {
     pub shape: ModelShape,
     /// The adapter, its targets resolved.
     pub lora: LoraSettings,
+    /// Bytes of the weights that the file has in another type than the run: they are read whole, and made anew.
+    pub converted_bytes: u64,
     /// Labels of a classifier.
     pub labels: usize,
     /// Each client's examples, by ordinal.
@@ -68,7 +70,10 @@ impl Facts {
     /// Where the model is missing, the data is wrong, or it is missing and nothing bounds it.
     pub fn read(plan: &Plan, fetcher: &Fetcher, cache: Option<&Path>, events: &Events) -> Result<Self, FactsError> {
         let model = fetcher.fetch(&plan.model, Wanted::Model)?;
-        let shape = Weights::open(&model)?.shape().clone();
+        let weights = Weights::open(&model)?;
+        let shape = weights.shape().clone();
+        let converted = weights.tensors().into_iter().filter(|tensor| tensor.kind != Some(plan.precision.kind()));
+        let converted_bytes = converted.map(|tensor| tensor.bytes).sum();
         let lora = LoraSettings { target_modules: targets(plan, shape.architecture), ..plan.lora.clone() };
         resolve_targets(&shape, &lora)?;
         let tokenizer = load_tokenizer(&model)?;
@@ -78,9 +83,10 @@ impl Facts {
             Err(DataError::Read(error)) if error.is_absence() => Self::bound(plan, shape, lora, error.to_string()),
             Err(error) => Err(error.into()),
         }
+        .map(|facts| Self { converted_bytes, ..facts })
     }
 
-    /// What a corpus says.
+    /// What a corpus says, of a base whose weights are mapped as they are.
     ///
     /// # Errors
     /// Where it has a label that no client trains on.
@@ -88,7 +94,7 @@ impl Facts {
         let labels = Labels::new(corpus.label_order.clone());
         let clients = corpus.clients.iter().map(|records| encode(records, &labels)).collect::<Result<_, _>>()?;
         let public = encode(&corpus.public, &labels)?;
-        Ok(Self { shape, lora, labels: labels.len(), clients, public, bound: None })
+        Ok(Self { shape, lora, converted_bytes: 0, labels: labels.len(), clients, public, bound: None })
     }
 
     /// Full batches of the longest texts. Steps are as many whatever the data; epochs are not.
@@ -111,7 +117,8 @@ impl Facts {
         let longest = |count| vec![longest(plan); count];
         let labels = if plan.data.labels.is_empty() { LABELS } else { plan.data.labels.len() };
         let clients = (0..plan.clients.len()).map(|_| longest(plan.batch_size)).collect();
-        Ok(Self { shape, lora, labels, clients, public: longest(public), bound: Some(reason) })
+        let public = longest(public);
+        Ok(Self { shape, lora, converted_bytes: 0, labels, clients, public, bound: Some(reason) })
     }
 }
 

@@ -147,3 +147,33 @@ fn a_place_that_cannot_be_written_is_named() {
     let error = write(&adapter, &lora()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("the adapter cannot be written to {}: ", adapter.display())), "{error}");
 }
+
+#[test]
+fn a_language_model_is_exported_as_peft_has_it_without_a_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = folder.path().join("adapter");
+    for (name, class, model_type, inputs_first) in [
+        ("llama-language", "LlamaForCausalLM", "llama", false),
+        ("gpt2-language", "GPT2LMHeadModel", "gpt2", true),
+        ("mistral-language", "MistralForCausalLM", "mistral", false),
+        ("qwen2-language", "Qwen2ForCausalLM", "qwen2", false),
+    ] {
+        let case = cases().into_iter().find(|case| case.name == name).unwrap();
+        let golden = golden::tensors(name);
+        let lora = case.lora();
+        let labels = ["ham".to_owned(), "spam".to_owned()];
+        let export = Export { lora: &lora, base: "models/tiny".into(), revision: None, labels: &labels, pad_id: 2 };
+        write_adapter(&adapter, &case.model(&golden), &export).unwrap();
+        let config = read_json(&adapter, "adapter_config.json");
+        assert_eq!(config["task_type"], "CAUSAL_LM", "{name}");
+        assert_eq!(config["modules_to_save"], Value::Null, "{name}");
+        assert_eq!(config["fan_in_fan_out"], inputs_first, "{name}");
+        let expected = json!({"architectures": [class], "model_type": model_type, "pad_token_id": 2});
+        assert_eq!(read_json(&adapter, "config.json"), expected, "{name}");
+        let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
+        let written = SafeTensors::deserialize(&bytes).unwrap();
+        // `order` is what PEFT lists, without its first part.
+        let names: std::collections::BTreeSet<_> = written.names().into_iter().map(str::to_owned).collect();
+        assert_eq!(names, case.order.iter().map(|name| format!("base_model.model.{name}")).collect(), "{name}");
+    }
+}

@@ -96,7 +96,7 @@ impl Framework for Kd {
         let public = public::PublicSet::of(public, recipe);
         let sizes = |batches: Vec<Vec<usize>>| batches.into_iter().map(|indices| public.size(&indices));
         let forward = |size| flops::forward(shape, Part::Whole, &recipe.lora, recipe.head, size);
-        let train = |size| flops::train(shape, Part::Whole, &recipe.lora, recipe.head, size);
+        let train = |size| recipe.step_flops(shape, Part::Whole, size);
         Flops {
             train: facts.train(Part::Whole),
             public_forward: sizes(public.once()).map(forward).sum(),

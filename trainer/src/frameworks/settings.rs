@@ -12,7 +12,7 @@ use super::{
     fedllm::{self, Adaptive, FedLlm, ServerRule},
     kd::{Distillation, Kd, Selection, Weighting},
     local_only::LocalOnly,
-    split::{self, Split},
+    split::{self, Codec, HeadSide, Split},
 };
 use crate::{optimizer::Rule, wire::Element};
 
@@ -38,7 +38,7 @@ pub fn parse(spec: &FederatedFineTuneSpec) -> Result<SharedFramework, Vec<Refuse
         return Ok(Arc::new(parse_kd(kd)));
     }
     if let Some(split) = &framework.split_fed_llm {
-        return parse_split(split, spec.model.precision);
+        return parse_split(split, spec);
     }
     if framework.central.is_some() {
         return Ok(Arc::new(Central));
@@ -114,32 +114,36 @@ pub(super) fn parse_kd(spec: &spec::KdFedLlm) -> Kd {
     Kd { distillation: Distillation { temperature, lambda, steps }, weighting, selection }
 }
 
-fn parse_split(spec: &spec::SplitFedLlm, precision: Precision) -> Result<SharedFramework, Vec<Refused>> {
+fn parse_split(split: &spec::SplitFedLlm, spec: &FederatedFineTuneSpec) -> Result<SharedFramework, Vec<Refused>> {
     let mut refused = Vec::new();
-    let spec::SplitFedLlm { cut_layer, variant, head, activation_codec } = spec;
-    if *head == spec::Head::Client {
-        let (field, asked) = ("spec.framework.splitFedLLM.head", "a head on the client".into());
-        refused.push(Refused { field, asked, instead: "leave it out, or set Server" });
-    }
-    let codec = match activation_codec {
-        None => match precision {
-            Precision::F32 => Element::F32,
-            Precision::BF16 => Element::BF16,
-        },
-        Some(spec::ActivationCodec::F32) => Element::F32,
-        Some(spec::ActivationCodec::BF16) => Element::BF16,
-        Some(spec::ActivationCodec::F16) => Element::F16,
-        Some(spec::ActivationCodec::INT8) => {
-            let (field, asked) = ("spec.framework.splitFedLLM.activationCodec", "INT8".into());
-            refused.push(Refused { field, asked, instead: "set F32, BF16 or F16" });
-            Element::F32
-        }
-    };
+    let spec::SplitFedLlm { cut_layer, variant, head, activation_codec } = split;
+    let groups = spec.clients.groups.iter();
+    let cuts = groups.flat_map(|group| vec![group.cut_layer.unwrap_or(*cut_layer) as usize; group.replicas as usize]);
+    let cuts: Vec<usize> = cuts.collect();
     let variant = match variant {
         spec::Variant::V1 => split::Variant::V1,
         spec::Variant::V2 => split::Variant::V2,
     };
-    finish(refused, Split { cut_layer: *cut_layer as usize, variant, codec })
+    // The resource's own rules refuse it, too.
+    if variant == split::Variant::V2 && cuts.windows(2).any(|pair| pair[0] != pair[1]) {
+        let (field, asked) = ("spec.clients.groups[].cutLayer", "several cuts of the one back of variant V2".into());
+        refused.push(Refused { field, asked, instead: "leave it out, or set variant: V1" });
+    }
+    let head = match head {
+        spec::Head::Server => HeadSide::Server,
+        spec::Head::Client => HeadSide::Client,
+    };
+    let codec = match activation_codec {
+        None => Codec::As(match spec.model.precision {
+            Precision::F32 => Element::F32,
+            Precision::BF16 => Element::BF16,
+        }),
+        Some(spec::ActivationCodec::F32) => Codec::As(Element::F32),
+        Some(spec::ActivationCodec::BF16) => Codec::As(Element::BF16),
+        Some(spec::ActivationCodec::F16) => Codec::As(Element::F16),
+        Some(spec::ActivationCodec::INT8) => Codec::Int8,
+    };
+    finish(refused, Split { cuts, variant, head, codec })
 }
 
 fn finish(refused: Vec<Refused>, framework: impl super::Framework + 'static) -> Result<SharedFramework, Vec<Refused>> {

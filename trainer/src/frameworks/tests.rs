@@ -109,17 +109,19 @@ fn every_round_says_how_long_it_took_also_where_only_the_server_works() {
 #[test]
 fn split_v2_with_one_client_equals_central_to_the_last_bit() {
     let central = adapter_of(&run_with_unequal_clients(&one_client("central: {}", &[])));
-    for cut in [1, 2] {
-        let split = one_client(&format!("splitFedLLM: {{variant: V2, cutLayer: {cut}}}"), &[]);
-        assert_eq!(adapter_of(&run_with_unequal_clients(&split)), central, "cut after {cut}");
+    for (cut, head) in [(1, "Server"), (2, "Server"), (1, "Client"), (2, "Client")] {
+        let split = one_client(&format!("splitFedLLM: {{variant: V2, cutLayer: {cut}, head: {head}}}"), &[]);
+        assert_eq!(adapter_of(&run_with_unequal_clients(&split)), central, "cut after {cut}, head: {head}");
     }
 }
 
 #[test]
 fn split_v1_with_one_client_equals_central_to_the_last_bit() {
     let central = adapter_of(&run_with_unequal_clients(&one_client("central: {}", &[])));
-    let split = one_client("splitFedLLM: {variant: V1, cutLayer: 1}", &[]);
-    assert_eq!(adapter_of(&run_with_unequal_clients(&split)), central);
+    for head in ["Server", "Client"] {
+        let split = one_client(&format!("splitFedLLM: {{variant: V1, cutLayer: 1, head: {head}}}"), &[]);
+        assert_eq!(adapter_of(&run_with_unequal_clients(&split)), central, "head: {head}");
+    }
 }
 
 /// One SGD step from theta: `sum p_k (theta - eta g_k) = theta - eta sum p_k g_k`.
@@ -154,6 +156,7 @@ fn every_framework_gives_the_same_bits_again_however_threads_are_scheduled() {
         "fedLLM: {}",
         "splitFedLLM: {variant: V1, cutLayer: 1}",
         "splitFedLLM: {variant: V2, cutLayer: 1}",
+        "splitFedLLM: {variant: V1, cutLayer: 2, head: Client, activationCodec: INT8}",
         "kdFedLLM: {distillationSteps: 2}",
         "kdFedLLM: {distillationSteps: 2, weighting: Confidence, logits: {topK: 2}}",
     ] {
@@ -257,7 +260,14 @@ fn check_kd_case(case: &serde_json::Value) {
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
     let sets = ["training.rounds=5", r#"training.optimizer={"sgd":{"learningRate":"1e30"}}"#, "training.localSteps=3"];
-    for framework in ["fedLLM: {}", "splitFedLLM: {variant: V1, cutLayer: 1}", "kdFedLLM: {}", "localOnly: {}"] {
+    for framework in [
+        "fedLLM: {}",
+        "splitFedLLM: {variant: V1, cutLayer: 1}",
+        "splitFedLLM: {variant: V1, cutLayer: 1, activationCodec: INT8}",
+        "splitFedLLM: {variant: V1, cutLayer: 1, head: Client}",
+        "kdFedLLM: {}",
+        "localOnly: {}",
+    ] {
         let plan = plan(framework, &sets);
         let clients = (0..3).map(|k| records(10 + k, k as u64)).collect();
         let error = run(&plan, &materials(&plan, clients), Kept::Nowhere, &Events::silent())
@@ -275,8 +285,9 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_round_step_and_client() {
 fn a_cut_past_the_model_is_refused_with_the_blocks_there_are() {
     let plan = one_client("splitFedLLM: {cutLayer: 3}", &[]);
     let error = run(&plan, &materials(&plan, vec![records(10, 0)]), Kept::Nowhere, &Events::silent()).err().unwrap();
-    assert!(matches!(error, RunError::Server(ServerError::CutLayer { cut: 3, blocks: 3 })), "{error}");
-    let sentence = "framework.splitFedLLM.cutLayer is 3, and the model has 3 blocks; it must be from 1 to 2";
+    assert!(matches!(error, RunError::Server(ServerError::CutLayer { cut: 3, blocks: 3, .. })), "{error}");
+    let sentence = "clients of group silo are to hold 3 blocks, and the model has 3; the group's cutLayer, or \
+                    framework.splitFedLLM.cutLayer where it has none, must be from 1 to 2";
     assert_eq!(error.to_string(), sentence);
 }
 
@@ -289,6 +300,9 @@ fn the_payload_of_each_client_and_round_is_what_the_formula_says() {
         ("kdFedLLM: {distillationSteps: 1, logits: {topK: 2}}", 2),
         ("kdFedLLM: {distillationSteps: 1, logits: {byteBudget: 30}, weighting: Examples}", 2),
         ("splitFedLLM: {cutLayer: 1, activationCodec: BF16}", 6),
+        ("splitFedLLM: {cutLayer: 1, activationCodec: INT8}", 6),
+        ("splitFedLLM: {cutLayer: 1, head: Client, activationCodec: F16}", 9),
+        ("splitFedLLM: {cutLayer: 2, head: Client, variant: V2, activationCodec: INT8}", 9),
         ("localOnly: {}", 0),
         ("central: {}", 0),
     ] {
@@ -330,6 +344,18 @@ fn reference_payloads_are_met_to_the_byte() {
     let split = self::plan("splitFedLLM: {cutLayer: 1}", &[]).framework.payload(&facts);
     assert_eq!(split[&(Direction::Up, PayloadKind::Activation)], 12_582_912, "B = 8, S = 512, d = 768");
     assert_eq!(split[&(Direction::Down, PayloadKind::ActivationGradient)], 12_582_912);
+    let split = self::plan("splitFedLLM: {cutLayer: 1, activationCodec: INT8}", &[]).framework.payload(&facts);
+    assert_eq!(split[&(Direction::Up, PayloadKind::Activation)], 8 * 512 * (768 + 4), "c = d + 4");
+    // Labels, one a row; with the head at the client none, and hidden states and gradients both ways.
+    assert_eq!(split[&(Direction::Up, PayloadKind::Label)], 4 * 8);
+    let split = self::plan("splitFedLLM: {cutLayer: 1, head: Client}", &[]).framework.payload(&facts);
+    let both_ways = [PayloadKind::Activation, PayloadKind::ActivationGradient];
+    for (direction, kind) in [Direction::Up, Direction::Down].into_iter().flat_map(|d| both_ways.map(|kind| (d, kind)))
+    {
+        assert_eq!(split[&(direction, kind)], 12_582_912, "{direction:?} {kind:?}");
+    }
+    assert!(!split.contains_key(&(Direction::Up, PayloadKind::Label)));
+    assert_eq!(split[&(Direction::Up, PayloadKind::Head)], 4 * (768 * 77 + 77), "the head is averaged");
     let model = Model::new(base, &recipe.lora, Head::Classifier(77), 42).unwrap();
     let sent: u64 =
         adapter::write(&model, Part::Whole).unwrap().iter().map(crate::wire::WireTensor::payload_bytes).sum();

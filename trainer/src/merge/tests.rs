@@ -77,7 +77,7 @@ fn a_merged_model_has_the_logits_of_base_and_adapter() {
         let difference = (logits(&again) - logits(&model)).abs().max().double_value(&[]);
         assert!(difference < 1e-4, "{name}: {difference}");
         let config: Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
-        assert_eq!(config["architectures"], json!([model.shape().architecture.classifier_name()]));
+        assert_eq!(config["architectures"], json!([model.shape().architecture.class_name(Head::Classifier(3))]));
         assert_eq!((&config["id2label"]["1"], &config["torch_dtype"]), (&json!("spam"), &json!("float32")));
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::{
+    cache::KeyValues,
     linear::Linear,
     shape::{Architecture, ModelShape},
-    tokens::Tokens,
 };
 use crate::random::Key;
 
@@ -56,12 +56,21 @@ pub(super) trait Body: Send {
     fn share(&self) -> Box<dyn Body>;
     /// Every linear layer, in the order of [`ModelShape::linears`].
     fn linears_mut(&mut self) -> Vec<&mut Linear>;
-    /// Token ids to the first hidden state, `[batch, seq, hidden]`.
-    fn embed(&self, tokens: &Tokens) -> Tensor;
-    /// What the blocks need to know of the mask `[batch, seq]`.
-    fn context(&self, mask: &Tensor) -> Context;
-    /// One block: `[batch, seq, hidden]` to the same.
-    fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor;
+    /// Token ids `[batch, new]`, the last of rows with this mask `[batch, seen]`, to the first hidden state,
+    /// `[batch, new, hidden]`. All of a row is new but where earlier tokens are in a cache.
+    fn embed(&self, ids: &Tensor, mask: &Tensor) -> Tensor;
+    /// What the blocks need to know of the mask `[batch, seen]` for the last `new` tokens.
+    fn context(&self, mask: &Tensor, new: i64) -> Context;
+    /// One block: `[batch, new, hidden]` to the same. `past` holds what it kept of the tokens before the new ones, and
+    /// is given what it keeps of those.
+    fn block(
+        &self,
+        block: usize,
+        hidden: &Tensor,
+        context: &Context,
+        dropout: Option<Key>,
+        past: Option<&mut KeyValues>,
+    ) -> Tensor;
     /// The last hidden state `[batch, seq, hidden]` to what the head reads, `[batch, hidden]`.
     fn pool(&self, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor;
     /// Whether [`Body::next_token`] can be asked.
@@ -72,9 +81,9 @@ pub(super) trait Body: Send {
 
 /// What all blocks of one forward pass share.
 pub(super) struct Context {
-    /// Added to attention scores; broadcasts to `[batch, 1, seq, seq]`.
+    /// Added to attention scores; broadcasts to `[batch, 1, new, seen]`.
     pub(super) bias: Tensor,
-    /// Cosine and sine of rotary positions, each `[batch, 1, seq, head_dim]`.
+    /// Cosine and sine of rotary positions, each `[batch, new, 1, head_dim]`.
     pub(super) rotary: Option<(Tensor, Tensor)>,
 }
 

@@ -1,21 +1,22 @@
 //! BERT: an encoder whose sub-layers are normed after their residual (arXiv 1810.04805), as transformers has it.
 //! Must not train anything here: the pooler stays frozen unless a LoRA target names it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{
     attention::{attend, padding_bias},
     base::{Body, Context},
+    cache::KeyValues,
     linear::Linear,
     load::{Checkpoint, LoadError},
+    norm::LayerNorm,
     shape::{Architecture, LinearShape, ModelShape},
-    tokens::Tokens,
 };
 use crate::random::Key;
 
 /// What `config.json` says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Config {
     vocab_size: usize,
     hidden_size: usize,
@@ -125,12 +126,6 @@ struct Block {
     output_norm: LayerNorm,
 }
 
-struct LayerNorm {
-    weight: Tensor, // [hidden]
-    bias: Tensor,   // [hidden]
-    epsilon: f64,
-}
-
 impl Bert {
     pub(super) fn load(checkpoint: &Checkpoint, config: &Config, shape: &ModelShape) -> Result<Self, LoadError> {
         let (hidden, epsilon) = (shape.hidden, config.layer_norm_eps);
@@ -171,17 +166,25 @@ impl Body for Bert {
         self.blocks.iter_mut().flat_map(Block::linears_mut).chain([&mut self.pooler]).collect()
     }
 
-    fn embed(&self, tokens: &Tokens) -> Tensor {
-        let words = Tensor::embedding(&self.words, &tokens.ids, -1, false, false); // [batch, seq, hidden]
-        let positions = self.positions.narrow(0, 0, tokens.seq() as i64); // [seq, hidden]
+    fn embed(&self, ids: &Tensor, _mask: &Tensor) -> Tensor {
+        let words = Tensor::embedding(&self.words, ids, -1, false, false); // [batch, seq, hidden]
+        let positions = self.positions.narrow(0, 0, ids.size()[1]); // [seq, hidden]
         self.norm.forward(&(words + self.types.get(0) + positions))
     }
 
-    fn context(&self, mask: &Tensor) -> Context {
+    fn context(&self, mask: &Tensor, _new: i64) -> Context {
         Context { bias: padding_bias(mask, self.words.kind()), rotary: None }
     }
 
-    fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor {
+    /// Tokens that come later change what the earlier ones are: an encoder has no past to keep.
+    fn block(
+        &self,
+        block: usize,
+        hidden: &Tensor,
+        context: &Context,
+        dropout: Option<Key>,
+        _past: Option<&mut KeyValues>,
+    ) -> Tensor {
         let attended = self.blocks[block].attend(hidden, self.heads, &context.bias, dropout);
         self.blocks[block].feed_forward(&attended, dropout)
     }
@@ -250,20 +253,5 @@ impl Block {
     fn feed_forward(&self, hidden: &Tensor, dropout: Option<Key>) -> Tensor {
         let inner = self.intermediate.forward(hidden, dropout).gelu("none"); // [batch, seq, intermediate]
         self.output_norm.forward(&(self.output.forward(&inner, dropout) + hidden))
-    }
-}
-
-impl LayerNorm {
-    fn load(checkpoint: &Checkpoint, name: &str, hidden: usize, epsilon: f64) -> Result<Self, LoadError> {
-        let vector = |part: &str| checkpoint.tensor(&format!("{name}.{part}"), &[hidden]);
-        Ok(Self { weight: vector("weight")?, bias: vector("bias")?, epsilon })
-    }
-
-    fn share(&self) -> Self {
-        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone(), epsilon: self.epsilon }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
     }
 }

@@ -4,7 +4,8 @@
 use tch::{Device, Tensor};
 
 use super::{
-    base::Base,
+    base::{Base, Context},
+    cache::KeyValues,
     head::Head,
     linear,
     lora::{Adapter, LoraSettings, ModelError},
@@ -23,16 +24,20 @@ pub enum Part {
     Front(usize),
     /// The blocks from this cut layer on, and the head.
     Back(usize),
+    /// Embedding, the blocks below this cut layer, and what follows the last block: head and all that it reads through.
+    Ends(usize),
+    /// The blocks from this cut layer on, without what follows the last.
+    Middle(usize),
 }
 
 impl Part {
     /// Whether this part holds what belongs to `block`; none stands for what follows the last block.
     pub fn holds(self, block: Option<usize>) -> bool {
         match (self, block) {
-            (Self::Whole, _) | (Self::Back(_), None) => true,
-            (Self::Front(_), None) => false,
-            (Self::Front(cut_layer), Some(block)) => block < cut_layer,
-            (Self::Back(cut_layer), Some(block)) => block >= cut_layer,
+            (Self::Whole, _) | (Self::Back(_) | Self::Ends(_), None) => true,
+            (Self::Front(_) | Self::Middle(_), None) => false,
+            (Self::Front(cut_layer) | Self::Ends(cut_layer), Some(block)) => block < cut_layer,
+            (Self::Back(cut_layer) | Self::Middle(cut_layer), Some(block)) => block >= cut_layer,
         }
     }
 
@@ -40,8 +45,26 @@ impl Part {
     pub fn blocks(self, blocks: usize) -> std::ops::Range<usize> {
         match self {
             Self::Whole => 0..blocks,
-            Self::Front(cut_layer) => 0..cut_layer.min(blocks),
-            Self::Back(cut_layer) => cut_layer.min(blocks)..blocks,
+            Self::Front(cut_layer) | Self::Ends(cut_layer) => 0..cut_layer.min(blocks),
+            Self::Back(cut_layer) | Self::Middle(cut_layer) => cut_layer.min(blocks)..blocks,
+        }
+    }
+
+    /// Whether it begins with tokens; else with a hidden state that came from elsewhere.
+    pub fn embeds(self) -> bool {
+        match self {
+            Self::Whole | Self::Front(_) | Self::Ends(_) => true,
+            Self::Back(_) | Self::Middle(_) => false,
+        }
+    }
+
+    /// Where the model is cut; the whole is not.
+    pub fn cut_layer(self) -> Option<usize> {
+        match self {
+            Self::Whole => None,
+            Self::Front(cut_layer) | Self::Back(cut_layer) | Self::Ends(cut_layer) | Self::Middle(cut_layer) => {
+                Some(cut_layer)
+            }
         }
     }
 }
@@ -149,8 +172,7 @@ impl Model {
 
     /// Embedding and the blocks below `cut_layer`: `[batch, seq, hidden]` in the base's precision.
     pub fn front(&self, cut_layer: usize, tokens: &Tokens, dropout: Option<Key>) -> Tensor {
-        let hidden = self.base.body.embed(tokens);
-        self.blocks(Part::Front(cut_layer), hidden, &tokens.mask, dropout)
+        self.blocks(Part::Front(cut_layer), self.embed(tokens), &tokens.mask, dropout)
     }
 
     /// The blocks from `cut_layer` on and the head: a hidden state `[batch, seq, hidden]` to logits as
@@ -195,8 +217,36 @@ impl Model {
     }
 
     fn blocks(&self, part: Part, hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
-        let context = self.base.body.context(mask);
-        part.blocks(self.shape().blocks)
-            .fold(hidden, |hidden, block| self.base.body.block(block, &hidden, &context, dropout))
+        let context = self.context(mask);
+        part.blocks(self.shape().blocks).fold(hidden, |hidden, block| self.block(block, &hidden, &context, dropout))
+    }
+
+    /// Token ids to the first hidden state, `[batch, seq, hidden]`.
+    pub(super) fn embed(&self, tokens: &Tokens) -> Tensor {
+        self.base.body.embed(&tokens.ids, &tokens.mask)
+    }
+
+    /// What the blocks need to know of the mask `[batch, seq]`.
+    pub(super) fn context(&self, mask: &Tensor) -> Context {
+        self.base.body.context(mask, mask.size()[1])
+    }
+
+    /// One block: `[batch, seq, hidden]` to the same.
+    pub(super) fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor {
+        self.base.body.block(block, hidden, context, dropout, None)
+    }
+
+    /// All blocks over new tokens `[batch, new]`, the last of rows with this mask `[batch, seen]`: `[batch, new, hidden]`.
+    pub(super) fn pass(&self, ids: &Tensor, mask: &Tensor, past: &mut [KeyValues]) -> Tensor {
+        let body = &self.base.body;
+        let context = body.context(mask, ids.size()[1]);
+        let blocks = past.iter_mut().enumerate();
+        blocks
+            .fold(body.embed(ids, mask), |hidden, (block, past)| body.block(block, &hidden, &context, None, Some(past)))
+    }
+
+    /// A last hidden state `[batch, hidden]` to logits of the token that follows, `[batch, vocab]`, F32.
+    pub(super) fn read_next(&self, hidden: &Tensor) -> Tensor {
+        self.base.body.next_token(hidden)
     }
 }

@@ -22,6 +22,9 @@ pub(crate) struct Case {
     alpha: f64,
     rs_lora: bool,
     targets: Vec<String>,
+    /// Whether it ends in the vocabulary; the others tell three labels apart.
+    #[serde(default)]
+    language: bool,
     /// Names of trained tensors as PEFT lists them.
     pub(crate) order: Vec<String>,
 }
@@ -63,19 +66,16 @@ pub(crate) fn load_as(path: &Path, precision: Precision, device: Device) -> Base
     Base::load(path, LoadOptions { precision, device, language_head: true }).unwrap()
 }
 
-/// LoRA of rank 8 on queries and values.
+/// LoRA of rank 8 on what makes queries and values.
 pub(crate) fn query_value(base: &Base) -> LoraSettings {
-    let targets = match base.architecture() {
-        super::Architecture::Bert => ["query", "value"],
-        super::Architecture::Llama => ["q_proj", "v_proj"],
-    };
-    let target_modules = targets.map(str::to_owned).into();
+    let target_modules = base.architecture().default_targets().iter().map(ToString::to_string).collect();
     LoraSettings { rank: 8, alpha: 16.0, dropout: 0.0, rs_lora: false, target_modules }
 }
 
 /// The batch of a case.
 pub(crate) fn batch(tensors: &HashMap<String, Tensor>) -> Tokens {
-    Tokens { ids: tensors["ids"].shallow_clone(), mask: tensors["mask"].to_kind(Kind::Bool), places: None }
+    let places = tensors.get("places").map(Tensor::shallow_clone);
+    Tokens { ids: tensors["ids"].shallow_clone(), mask: tensors["mask"].to_kind(Kind::Bool), places }
 }
 
 /// Sets trained tensors of `model` to those of `values` whose names start with `prefix`.
@@ -98,9 +98,13 @@ impl Case {
         }
     }
 
+    pub(crate) fn head(&self) -> Head {
+        if self.language { Head::Language } else { Head::Classifier(3) }
+    }
+
     /// The case's model with the case's adapter.
     pub(crate) fn model(&self, tensors: &HashMap<String, Tensor>) -> Model {
-        let model = Model::new(load(&file(&self.model)), &self.lora(), Head::Classifier(3), 0).unwrap();
+        let model = Model::new(load(&file(&self.model)), &self.lora(), self.head(), 0).unwrap();
         set(&model, tensors, "value.");
         model
     }

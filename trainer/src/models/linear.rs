@@ -36,6 +36,13 @@ impl Linear {
         Ok(Self { shape, weight, bias, residual: None, lora: None })
     }
 
+    /// A layer that transformers calls `Conv1D`: its weight is stored `[inputs, outputs]`. Nothing is copied.
+    pub(super) fn load_conv1d(checkpoint: &Checkpoint, shape: LinearShape) -> Result<Self, LoadError> {
+        let weight = checkpoint.tensor(&format!("{}.weight", shape.name), &[shape.inputs, shape.outputs])?;
+        let bias = checkpoint.tensor(&format!("{}.bias", shape.name), &[shape.outputs])?;
+        Ok(Self { shape, weight: weight.transpose(0, 1), bias: Some(bias), residual: None, lora: None })
+    }
+
     /// The same weights with nothing beside them.
     pub(super) fn share(&self) -> Self {
         Self {

@@ -1,17 +1,20 @@
 //! Llama: a decoder with rotary positions, grouped-query attention and gated feed-forward layers (arXiv 2307.09288),
-//! as transformers has it; also SmolLM2 and TinyLlama. Must not train the layer over the vocabulary: it stays frozen.
+//! as transformers has it; also SmolLM2 and TinyLlama, and its near relatives Mistral (arXiv 2310.06825: a window on
+//! attention) and Qwen2 (arXiv 2407.10671: biases of queries, keys and values).
+//! Must not train the layer over the vocabulary: it stays frozen.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::{
-    attention::{attend, causal_bias, positions, rightmost},
+    attention::{attend, causal_bias, positions, take_rightmost},
     base::{Body, Context, LoadOptions},
+    cache::KeyValues,
     linear::Linear,
     load::{Checkpoint, LoadError},
+    norm::RmsNorm,
     rope::{RopeParameters, RopeScaling},
     shape::{Architecture, LinearShape, ModelShape},
-    tokens::Tokens,
 };
 use crate::random::Key;
 
@@ -50,6 +53,12 @@ pub(super) struct Config {
     /// Whether the layer over the vocabulary is the embedding table.
     #[serde(default)]
     pub(super) tie_word_embeddings: bool,
+    /// Mistral: how far back a token sees, itself included; absent where it sees everything.
+    #[serde(default)]
+    pub(super) sliding_window: Option<usize>,
+    /// Qwen2: whether `sliding_window` holds, for some of the blocks.
+    #[serde(default)]
+    pub(super) use_sliding_window: bool,
 }
 
 fn default_positions() -> usize {
@@ -62,7 +71,7 @@ fn default_epsilon() -> f64 {
 
 impl Config {
     /// The model's shape, or what in the configuration is not supported.
-    pub(super) fn shape(&self) -> Result<ModelShape, String> {
+    pub(super) fn shape(&self, architecture: Architecture) -> Result<ModelShape, String> {
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
         let kv_heads = self.num_key_value_heads.unwrap_or(heads);
         if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -76,11 +85,17 @@ impl Config {
             return Err(format!("a head is {head_dim} wide; rotary positions need an even width"));
         }
         if let Some(found) = self.hidden_act.as_ref().filter(|name| *name != "silu") {
-            return Err(format!("hidden_act is {found:?}; for Llama only \"silu\" is supported"));
+            return Err(format!("hidden_act is {found:?}; for {architecture} only \"silu\" is supported"));
+        }
+        if self.use_sliding_window {
+            return Err("use_sliding_window is true; only false is supported".to_owned());
+        }
+        if self.sliding_window == Some(0) {
+            return Err("sliding_window is 0; a token sees itself at least".to_owned());
         }
         self.rope()?;
         ModelShape {
-            architecture: Architecture::Llama,
+            architecture,
             blocks: self.num_hidden_layers,
             hidden,
             heads,
@@ -91,6 +106,21 @@ impl Config {
             max_positions: self.max_position_embeddings,
         }
         .checked()
+    }
+
+    /// Whether queries, keys and values have biases, and whether the attention's output has one.
+    fn attention_biases(&self, architecture: Architecture) -> [bool; 2] {
+        match architecture {
+            Architecture::Qwen2 => [true, false],
+            Architecture::Mistral => [false, false],
+            Architecture::Llama | Architecture::Bert | Architecture::Gpt2 => [self.attention_bias; 2],
+        }
+    }
+
+    /// How far back a token sees. Qwen2 writes down a window that it does not use.
+    fn window(&self, architecture: Architecture) -> Option<i64> {
+        let window = self.sliding_window.filter(|_| architecture == Architecture::Mistral)?;
+        Some(i64::try_from(window).unwrap_or(i64::MAX))
     }
 
     /// Base and scaling of the rotary frequencies.
@@ -132,6 +162,7 @@ pub(super) struct Llama {
     norm: RmsNorm,
     vocabulary: Option<Tensor>, // [vocab, hidden]
     head_dim: i64,
+    window: Option<i64>,
 }
 
 struct Block {
@@ -144,11 +175,6 @@ struct Block {
     gate: Linear,
     up: Linear,
     down: Linear,
-}
-
-struct RmsNorm {
-    weight: Tensor, // [hidden]
-    epsilon: f64,
 }
 
 impl Llama {
@@ -165,15 +191,9 @@ impl Llama {
         let norm = RmsNorm::load(checkpoint, "model.norm", shape.hidden, config.rms_norm_eps)?;
         // After the weights, which a head that claims to be too wide does not match: it decides how much this takes.
         let frequencies = Tensor::from_slice(&scaling.frequencies(theta, shape.head_dim)).to_device(options.device);
-        let vocabulary = if !options.language_head {
-            None
-        } else if config.tie_word_embeddings {
-            Some(words.shallow_clone())
-        } else {
-            let name = "lm_head.weight";
-            checkpoint.holds(name).then(|| checkpoint.tensor(name, &[shape.vocab, shape.hidden])).transpose()?
-        };
-        Ok(Self { words, frequencies, blocks, norm, vocabulary, head_dim: shape.head_dim as i64 })
+        let vocabulary = checkpoint.vocabulary(&words, config.tie_word_embeddings, options)?;
+        let (head_dim, window) = (shape.head_dim as i64, config.window(shape.architecture));
+        Ok(Self { words, frequencies, blocks, norm, vocabulary, head_dim, window })
     }
 }
 
@@ -186,6 +206,7 @@ impl Body for Llama {
             norm: self.norm.share(),
             vocabulary: self.vocabulary.as_ref().map(Tensor::shallow_clone),
             head_dim: self.head_dim,
+            window: self.window,
         })
     }
 
@@ -193,30 +214,37 @@ impl Body for Llama {
         self.blocks.iter_mut().flat_map(Block::linears_mut).collect()
     }
 
-    fn embed(&self, tokens: &Tokens) -> Tensor {
-        Tensor::embedding(&self.words, &tokens.ids, -1, false, false) // [batch, seq, hidden]
+    fn embed(&self, ids: &Tensor, _mask: &Tensor) -> Tensor {
+        Tensor::embedding(&self.words, ids, -1, false, false) // [batch, new, hidden]
     }
 
-    fn context(&self, mask: &Tensor) -> Context {
+    fn context(&self, mask: &Tensor, new: i64) -> Context {
         let kind = self.words.kind();
-        let angles = positions(mask).unsqueeze(-1).to_kind(Kind::Float) * &self.frequencies; // [batch, seq, head_dim / 2]
+        let places = positions(mask, new).unsqueeze(-1).to_kind(Kind::Float); // [batch, new, 1]
+        let angles = places * &self.frequencies; // [batch, new, head_dim / 2]
         let (cos, sin) = (angles.cos(), angles.sin());
         // Half-split rotation of (x1, x2) is (x1 cos - x2 sin, x2 cos + x1 sin): the swapped halves meet (-sin, sin).
         let cos = Tensor::cat(&[&cos, &cos], -1).unsqueeze(2).to_kind(kind);
         let sin = Tensor::cat(&[&-&sin, &sin], -1).unsqueeze(2).to_kind(kind);
-        Context { bias: causal_bias(mask, kind), rotary: Some((cos, sin)) }
+        Context { bias: causal_bias(mask, new, self.window, kind), rotary: Some((cos, sin)) }
     }
 
-    fn block(&self, block: usize, hidden: &Tensor, context: &Context, dropout: Option<Key>) -> Tensor {
-        let attended = self.blocks[block].attend(hidden, self.head_dim, context, dropout) + hidden;
-        self.blocks[block].feed_forward(&attended, dropout) + attended
+    fn block(
+        &self,
+        block: usize,
+        hidden: &Tensor,
+        context: &Context,
+        dropout: Option<Key>,
+        past: Option<&mut KeyValues>,
+    ) -> Tensor {
+        let block = &self.blocks[block];
+        let attended = block.attend(hidden, self.head_dim, context, dropout, past) + hidden;
+        block.feed_forward(&attended, dropout) + attended
     }
 
     /// The norm of the rightmost real token only: it is computed token by token, and the others are not read.
     fn pool(&self, hidden: &Tensor, mask: &Tensor, _dropout: Option<Key>) -> Tensor {
-        let (batch, _, width) = hidden.size3().expect("a hidden state is [batch, seq, hidden]");
-        let index = rightmost(mask).view([batch, 1, 1]).expand([batch, 1, width], false);
-        self.norm.forward(&hidden.gather(1, &index, false).squeeze_dim(1)) // [batch, hidden]
+        self.norm.forward(&take_rightmost(hidden, mask)) // [batch, hidden]
     }
 
     fn has_language_head(&self) -> bool {
@@ -237,12 +265,13 @@ impl Block {
             let name = format!("model.layers.{block}.{module}");
             RmsNorm::load(checkpoint, &name, shape.hidden, config.rms_norm_eps)
         };
+        let [inputs, output] = config.attention_biases(shape.architecture);
         Ok(Self {
             attention_norm: norm("input_layernorm")?,
-            query: next(config.attention_bias)?,
-            key: next(config.attention_bias)?,
-            value: next(config.attention_bias)?,
-            attention_output: next(config.attention_bias)?,
+            query: next(inputs)?,
+            key: next(inputs)?,
+            value: next(inputs)?,
+            attention_output: next(output)?,
             feed_forward_norm: norm("post_attention_layernorm")?,
             gate: next(config.mlp_bias)?,
             up: next(config.mlp_bias)?,
@@ -271,14 +300,23 @@ impl Block {
         [query, key, value, attention_output, gate, up, down]
     }
 
-    fn attend(&self, hidden: &Tensor, head_dim: i64, context: &Context, dropout: Option<Key>) -> Tensor {
+    fn attend(
+        &self,
+        hidden: &Tensor,
+        head_dim: i64,
+        context: &Context,
+        dropout: Option<Key>,
+        past: Option<&mut KeyValues>,
+    ) -> Tensor {
         let (batch, seq, _) = hidden.size3().expect("a hidden state is [batch, seq, hidden]");
         let (cos, sin) = context.rotary.as_ref().expect("Llama's context has rotary positions");
         let normed = self.attention_norm.forward(hidden);
         let split = |linear: &Linear| linear.forward(&normed, dropout).view([batch, seq, -1, head_dim]);
         let rotate = |x: Tensor| &x * cos + x.roll(head_dim / 2, -1) * sin; // [batch, seq, heads, head_dim]
         let (q, k, v) = (rotate(split(&self.query)), rotate(split(&self.key)), split(&self.value));
-        let attended = attend(&q.transpose(1, 2), &k.transpose(1, 2), &v.transpose(1, 2), &context.bias);
+        let (q, k, v) = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)); // [batch, heads, seq, head_dim]
+        let (k, v) = if let Some(past) = past { past.extend(k, v) } else { (k, v) };
+        let attended = attend(&q, &k, &v, &context.bias);
         self.attention_output.forward(&attended, dropout)
     }
 
@@ -286,22 +324,5 @@ impl Block {
         let normed = self.feed_forward_norm.forward(hidden);
         let gated = self.gate.forward(&normed, dropout).silu() * self.up.forward(&normed, dropout);
         self.down.forward(&gated, dropout) // [batch, seq, hidden]
-    }
-}
-
-impl RmsNorm {
-    fn load(checkpoint: &Checkpoint, name: &str, hidden: usize, epsilon: f64) -> Result<Self, LoadError> {
-        Ok(Self { weight: checkpoint.tensor(&format!("{name}.weight"), &[hidden])?, epsilon })
-    }
-
-    fn share(&self) -> Self {
-        Self { weight: self.weight.shallow_clone(), epsilon: self.epsilon }
-    }
-
-    /// In F32 whatever the precision, as transformers does: squares of BF16 numbers lose too much.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let wide = x.to_kind(Kind::Float);
-        let mean = wide.square().mean_dim(-1, true, None); // [.., 1]
-        (wide * (mean + self.epsilon).rsqrt()).to_kind(x.kind()) * &self.weight
     }
 }

@@ -3,10 +3,12 @@
 
 mod chat;
 mod checkpoint;
+mod config;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gguf;
+mod quantised;
 mod safetensors;
 mod tokenizer;
 mod weights;
@@ -19,7 +21,7 @@ use std::{
 };
 
 use fedtune_crds::hex;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tch::TchError;
 use thiserror::Error;
@@ -32,11 +34,10 @@ pub use self::{
 };
 use super::{
     base::{Base, Body, LoadOptions},
-    bert::{self, Bert},
-    llama::{self, Llama},
-    shape::{Architecture, ModelShape},
+    shape::ModelShape,
 };
 use crate::caught::first_line;
+use config::{Config, Header};
 use files::ModelFiles;
 
 /// Why a model or its tokenizer cannot be loaded.
@@ -54,7 +55,7 @@ pub enum LoadError {
     ManyGguf { path: PathBuf, count: usize },
     #[error("{} is not what it should be: {source}", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
-    #[error("{} describes a model of architecture {found}; supported are BERT and Llama (also SmolLM2 and TinyLlama)", path.display())]
+    #[error("{} describes a model of architecture {found}; supported are BERT, GPT-2, Llama (also SmolLM2 and TinyLlama), Mistral and Qwen2", path.display())]
     Architecture { path: PathBuf, found: String },
     #[error("{} cannot be used: {reason}", path.display())]
     Unusable { path: PathBuf, reason: String },
@@ -92,40 +93,6 @@ impl Base {
     }
 }
 
-/// The part of every `config.json` that says what it is a configuration of.
-#[derive(Debug, Deserialize)]
-struct Header {
-    #[serde(default)]
-    model_type: Option<String>,
-    #[serde(default)]
-    architectures: Vec<String>,
-    #[serde(default)]
-    pad_token_id: Option<i64>,
-    #[serde(default)]
-    eos_token_id: Option<serde_json::Value>,
-}
-
-impl Header {
-    /// `pad_token_id`, else the first `eos_token_id`, else 0.
-    fn pad_token_id(&self) -> u32 {
-        let end = self.eos_token_id.as_ref().and_then(|id| id.as_i64().or_else(|| id.get(0)?.as_i64()));
-        self.pad_token_id.or(end).and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
-    }
-
-    /// The family that is asked for, or what the file calls it where it is not supported.
-    fn architecture(&self) -> Result<Architecture, String> {
-        let class = self.architectures.first().map_or("(none)", String::as_str);
-        match self.model_type.as_deref() {
-            Some("bert") => Ok(Architecture::Bert),
-            Some("llama") => Ok(Architecture::Llama),
-            None if class.starts_with("BertModel") || class.starts_with("BertFor") => Ok(Architecture::Bert),
-            None if class.starts_with("LlamaModel") || class.starts_with("LlamaFor") => Ok(Architecture::Llama),
-            None => Err(class.to_owned()),
-            Some(other) => Err(other.to_owned()),
-        }
-    }
-}
-
 fn load_folder(
     folder: &Path,
     config_file: &Path,
@@ -136,31 +103,18 @@ fn load_folder(
     let header: Header = parse(config_file, &json)?;
     let unsupported = |found| LoadError::Architecture { path: config_file.into(), found };
     let unusable = |reason| LoadError::Unusable { path: config_file.into(), reason };
-    let (shape, body): (ModelShape, Box<dyn Body>) = match header.architecture().map_err(unsupported)? {
-        Architecture::Bert => {
-            let config: bert::Config = parse(config_file, &json)?;
-            let shape = config.shape().map_err(unusable)?;
-            let checkpoint = safetensors::open(folder, weights, options)?;
-            let body = Box::new(Bert::load(&checkpoint, &config, &shape)?);
-            (shape, body)
-        }
-        Architecture::Llama => {
-            let config: llama::Config = parse(config_file, &json)?;
-            let shape = config.shape().map_err(unusable)?;
-            let checkpoint = safetensors::open(folder, weights, options)?;
-            let body = Box::new(Llama::load(&checkpoint, &config, &shape, options)?);
-            (shape, body)
-        }
-    };
+    let config = Config::parse(config_file, &json, header.architecture().map_err(unsupported)?)?;
+    let shape = config.shape().map_err(unusable)?;
+    let checkpoint = safetensors::open(folder, weights, options)?;
+    let body = config.body(&checkpoint, &shape, options)?;
     let files: Vec<&Path> = [config_file].into_iter().chain(weights.iter().map(PathBuf::as_path)).collect();
     build(config_file, shape, body, options, header.pad_token_id(), &files)
 }
 
 fn load_gguf(file: &Path, options: LoadOptions) -> Result<Base, LoadError> {
     let gguf = gguf::open(file, options)?;
-    let shape = gguf.config.shape().map_err(|reason| LoadError::Unusable { path: file.into(), reason })?;
-    let body = Box::new(Llama::load(&gguf.checkpoint, &gguf.config, &shape, options)?);
-    build(file, shape, body, options, gguf.pad_token_id, &[file])
+    let body = gguf.config.body(&gguf.checkpoint, &gguf.shape, options)?;
+    build(file, gguf.shape, body, options, gguf.pad_token_id, &[file])
 }
 
 fn build(

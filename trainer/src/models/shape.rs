@@ -3,22 +3,31 @@
 
 use std::fmt;
 
-use super::{bert, llama};
+use super::{bert, gpt2, llama};
 
 /// The families of models that are supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
-    /// `BertForSequenceClassification`: an encoder, normed after each sub-layer.
+    /// An encoder, normed after each sub-layer.
     Bert,
-    /// `LlamaForSequenceClassification`: a decoder, normed before each sub-layer.
+    /// A decoder with learned positions, normed before each sub-layer.
+    Gpt2,
+    /// A decoder with rotary positions, normed before each sub-layer.
     Llama,
+    /// Llama with a window on attention.
+    Mistral,
+    /// Llama with biases of queries, keys and values.
+    Qwen2,
 }
 
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bert => "BERT",
+            Self::Gpt2 => "GPT-2",
             Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Qwen2 => "Qwen2",
         })
     }
 }
@@ -88,7 +97,17 @@ impl ModelShape {
     pub fn block_linears(&self, block: usize) -> Vec<LinearShape> {
         match self.architecture {
             Architecture::Bert => bert::block_linears(self, block),
-            Architecture::Llama => llama::block_linears(self, block),
+            Architecture::Gpt2 => gpt2::block_linears(self, block),
+            Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => llama::block_linears(self, block),
+        }
+    }
+
+    /// How many of a block's first linear layers make queries, keys and values: one for each, or one for all. Next
+    /// comes the attention's output, then the layers into the feed-forward width, then the one out of it.
+    pub fn attention_inputs(&self) -> usize {
+        match self.architecture {
+            Architecture::Gpt2 => 1,
+            Architecture::Bert | Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => 3,
         }
     }
 
@@ -96,7 +115,7 @@ impl ModelShape {
     pub fn tail_linears(&self) -> Vec<LinearShape> {
         match self.architecture {
             Architecture::Bert => vec![bert::pooler_linear(self)],
-            Architecture::Llama => Vec::new(),
+            Architecture::Gpt2 | Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => Vec::new(),
         }
     }
 
@@ -109,7 +128,7 @@ impl ModelShape {
     pub fn head_name(&self) -> &'static str {
         match self.architecture {
             Architecture::Bert => "classifier",
-            Architecture::Llama => "score",
+            Architecture::Gpt2 | Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => "score",
         }
     }
 
@@ -117,7 +136,7 @@ impl ModelShape {
     pub fn head_has_bias(&self) -> bool {
         match self.architecture {
             Architecture::Bert => true,
-            Architecture::Llama => false,
+            Architecture::Gpt2 | Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => false,
         }
     }
 }

@@ -33,6 +33,20 @@ impl Tokens {
         }
     }
 
+    /// Pads `rows` on the left with `pad_id` to the longest of them (at least one token).
+    pub fn left_padded(rows: &[&[u32]], pad_id: u32, device: Device) -> Self {
+        let seq = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
+        let padding = |row: &&[u32]| std::iter::repeat_n((i64::from(pad_id), false), seq - row.len());
+        let real = |row: &'_ &[u32]| row.iter().map(|&id| (i64::from(id), true)).collect::<Vec<_>>();
+        let (ids, mask): (Vec<i64>, Vec<bool>) = rows.iter().flat_map(|row| padding(row).chain(real(row))).unzip();
+        let size = [rows.len() as i64, seq as i64];
+        Self {
+            ids: Tensor::from_slice(&ids).view(size).to_device(device),
+            mask: Tensor::from_slice(&mask).view(size).to_device(device),
+            places: None,
+        }
+    }
+
     /// The mask of right-padded rows of these lengths, `[batch, seq]`.
     pub fn mask_from_lengths(lengths: &[i32], seq: usize, device: Device) -> Tensor {
         let lengths = Tensor::from_slice(lengths).to_device(device).unsqueeze(1); // [batch, 1]
@@ -67,6 +81,13 @@ mod tests {
         assert_eq!(Vec::<Vec<i64>>::try_from(&tokens.ids).unwrap(), [[5, 6, 7], [8, 9, 9]]);
         assert_eq!(Vec::<Vec<bool>>::try_from(&tokens.mask).unwrap(), [[true; 3], [true, false, false]]);
         assert_eq!(tokens.lengths(), [3, 1]);
+    }
+
+    #[test]
+    fn prompts_are_padded_on_the_left_to_the_longest() {
+        let tokens = Tokens::left_padded(&[&[5, 6, 7], &[8]], 9, Device::Cpu);
+        assert_eq!(Vec::<Vec<i64>>::try_from(&tokens.ids).unwrap(), [[5, 6, 7], [9, 9, 8]]);
+        assert_eq!(Vec::<Vec<bool>>::try_from(&tokens.mask).unwrap(), [[true; 3], [false, false, true]]);
     }
 
     #[test]

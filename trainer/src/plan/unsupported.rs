@@ -6,19 +6,14 @@ use fedtune_crds::{
     clients::{Group, Placement},
     data::{Data, HeldOut},
     source::Source,
-    training::Training,
 };
 
 use crate::{frameworks::Refused, sources::Origin};
 
 /// One refusal for each such field of `spec`.
 pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let lists = [
-        sources(spec),
-        model_and_tuning(spec),
-        training(&spec.training),
-        spec.clients.groups.iter().flat_map(group).collect(),
-    ];
+    let lists =
+        [sources(spec), model_and_tuning(spec), training(spec), spec.clients.groups.iter().flat_map(group).collect()];
     lists.into_iter().flatten().collect()
 }
 
@@ -68,27 +63,21 @@ fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     .collect()
 }
 
-fn training(training: &Training) -> Vec<Refused> {
-    [refuse(
-        training.gradient_checkpointing,
+fn training(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
+    let again = spec.training.gradient_checkpointing && spec.framework.split_fed_llm.is_some();
+    refuse(
+        again,
         "spec.training.gradientCheckpointing",
-        "activations computed twice",
-        "leave it out, or set false",
-    )]
+        "activations computed twice in a half of the model",
+        "leave it out with splitFedLLM, or set false",
+    )
     .into_iter()
-    .flatten()
     .collect()
 }
 
 fn group(group: &Group) -> Vec<Refused> {
     let data = group.data.as_ref();
     [
-        refuse(
-            group.cut_layer.is_some(),
-            "spec.clients.groups[].cutLayer",
-            "a cut of the group's own",
-            "leave it out: framework.splitFedLLM.cutLayer holds for all",
-        ),
         data.and_then(|data| without_feature(&data.source))
             .map(|feature| not_built("spec.clients.groups[].data.source", feature)),
         refuse(

@@ -102,7 +102,6 @@ fn modelled(
     head: Head,
     beside: u64,
 ) -> Vec<ClientReport> {
-    let part = plan.framework.cut_layer().map_or(Part::Whole, Part::Front);
     let shape = materials.base.shape();
     let (rows, seq) = (plan.batch_size, plan.data.max_sequence_length);
     let reads = match head {
@@ -110,13 +109,12 @@ fn modelled(
         // At most every token is said.
         Head::Language => rows * seq,
     };
-    let bytes = |rank| {
-        let lora = LoraSettings { rank, ..materials.lora.clone() };
-        flops::modelled_memory(shape, part, &lora, head, BatchSize { rows, seq, reads }, plan.precision)
-    };
+    let memory = if plan.gradient_checkpointing { flops::modelled_checkpointed_memory } else { flops::modelled_memory };
     let model = |client: ClientReport| {
-        let peak_memory_bytes = bytes(client.rank as usize) + beside;
-        ClientReport { peak_memory_bytes, peak_memory_modelled: true, ..client }
+        let part = plan.ordinal(&client.client).map_or(Part::Whole, |ordinal| plan.framework.client_part(ordinal));
+        let lora = LoraSettings { rank: client.rank as usize, ..materials.lora.clone() };
+        let bytes = memory(shape, part, &lora, head, BatchSize { rows, seq, reads }, plan.precision) + beside;
+        ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client }
     };
     clients.into_iter().map(model).collect()
 }

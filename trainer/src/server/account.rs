@@ -333,7 +333,7 @@ impl Account {
                 label_counts: self.book.labels.iter().map(count).collect(),
                 accuracy: figures.evaluation.as_ref().map(Evaluation::accuracy),
                 rank: plan.ranks[*client] as u32,
-                cut_layer: plan.framework.cut_layer().map(|cut| cut as u32),
+                cut_layer: plan.framework.client_part(*client).cut_layer().map(|cut| cut as u32),
                 steps: meter.steps,
                 tokens: meter.tokens,
                 flops: meter.flops,

@@ -10,6 +10,7 @@
 //! | `scene.rs` | the run around it, and what is asserted of it |
 //! | `answers.rs` | answers that are no answers: tensors and figures |
 //! | `steps.rs` | steps of a Split turn |
+//! | `halves.rs` | steps of two halves, where the head is the client's; INT8 |
 //! | `places.rs` | messages of another round, epoch, attempt, phase |
 //! | `frames.rs` | frames that are no messages |
 //! | `doors.rs` | joins, sessions and floods |
@@ -17,6 +18,7 @@
 mod answers;
 mod doors;
 mod frames;
+mod halves;
 mod peer;
 mod places;
 mod scene;

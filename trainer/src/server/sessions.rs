@@ -262,11 +262,12 @@ impl Reader {
     /// Answers a step, or hands the message to the engine; false when the session is over.
     fn pass_on(&self, message: Message) -> bool {
         match message.subject {
-            Subject::Step => self.step(&message),
+            Subject::Step | Subject::StepGradient => self.step(&message),
             Subject::Join
             | Subject::Welcome
             | Subject::Begin
             | Subject::StepReply
+            | Subject::StepGradientReply
             | Subject::Upload
             | Subject::Exchange
             | Subject::ExchangeReply

@@ -14,7 +14,10 @@ pub(crate) struct Steps {
     client: String,
     round: u32,
     attempt: u32,
+    /// The step that is next or under way.
     next: u32,
+    /// Which of its messages comes next.
+    phase: usize,
     /// Steps of the round, at most.
     most: u64,
 }
@@ -28,7 +31,7 @@ impl fmt::Debug for Steps {
 impl Steps {
     /// For the steps that answer `ask`, from the first one on; they are `most` at most.
     pub(crate) fn of(stepper: Box<dyn Stepper>, client: String, ask: &Message, most: u64) -> Self {
-        Self { stepper, client, round: ask.round, attempt: ask.attempt, next: 0, most }
+        Self { stepper, client, round: ask.round, attempt: ask.attempt, next: 0, phase: 0, most }
     }
 
     /// The reply to the next step; any other message is refused.
@@ -37,17 +40,32 @@ impl Steps {
         if (message.round, message.attempt) != open {
             return Err(not_open(&self.client, message, Some(open)));
         }
-        if message.step != self.next {
-            let (who, got, expected) = (self.client.clone(), message.step, self.next);
-            return Err(FrameworkError::OutOfOrder { who, got, expected });
-        }
+        self.check_order(message)?;
         if u64::from(self.next) >= self.most {
             return Err(FrameworkError::TooManySteps { who: self.client.clone(), most: self.most });
         }
         tracing::debug!(phase = "step", round = message.round, step = message.step);
         let reply = self.stepper.step(message)?;
-        self.next += 1;
+        self.phase += 1;
+        if self.phase == self.stepper.subjects().len() {
+            (self.next, self.phase) = (self.next + 1, 0);
+        }
         Ok(reply)
+    }
+
+    /// Refuses what a step does not consist of, what has been taken, and what is not due yet.
+    fn check_order(&self, message: &Message) -> Result<(), FrameworkError> {
+        let (subjects, who) = (self.stepper.subjects(), || self.client.clone());
+        let due = subjects[self.phase];
+        let Some(phase) = subjects.iter().position(|subject| *subject == message.subject) else {
+            return Err(FrameworkError::Unexpected { who: who(), got: message.subject, expected: due });
+        };
+        if (message.step, phase) == (self.next, self.phase) {
+            return Ok(());
+        }
+        let (got, expected) = ((message.subject, message.step), (due, self.next));
+        let again = (message.step, phase) < (self.next, self.phase);
+        Err(FrameworkError::OutOfOrder { who: who(), got, expected, again })
     }
 }
 
@@ -103,6 +121,44 @@ mod tests {
             assert_eq!(refused, format!("silo/0 sent step {odd} where step 1 belongs"));
         }
         steps.take(&step(3, 2, 1)).unwrap();
+    }
+
+    /// Answers steps of two messages each.
+    struct TwoEach;
+
+    impl Stepper for TwoEach {
+        fn subjects(&self) -> &'static [Subject] {
+            &[Subject::Step, Subject::StepGradient]
+        }
+
+        fn step(&mut self, message: &Message) -> Result<Message, FrameworkError> {
+            Echo.step(message)
+        }
+    }
+
+    #[test]
+    fn the_messages_of_a_step_come_in_their_order() {
+        let mut steps = Steps { stepper: Box::new(TwoEach), ..steps() };
+        let gradient = |number| Message { subject: Subject::StepGradient, ..step(3, 2, number) };
+        let mut refused = |message: &Message| match steps.take(message) {
+            Err(error @ FrameworkError::OutOfOrder { again, .. }) => Some((error.to_string(), again)),
+            Err(error) => panic!("{error}"),
+            Ok(_) => None,
+        };
+        let sentence = |got: &str, due: &str| format!("silo/0 sent {got} where {due} belongs");
+        assert_eq!(refused(&gradient(0)), Some((sentence("step gradient 0", "step 0"), false)));
+        assert_eq!(refused(&step(3, 2, 0)), None);
+        assert_eq!(refused(&step(3, 2, 0)), Some((sentence("step 0", "step gradient 0"), true)));
+        assert_eq!(refused(&step(3, 2, 1)), Some((sentence("step 1", "step gradient 0"), false)));
+        assert_eq!(refused(&gradient(0)), None);
+        assert_eq!(refused(&gradient(0)), Some((sentence("step gradient 0", "step 1"), true)));
+        assert_eq!(refused(&step(3, 2, 1)), None);
+    }
+
+    #[test]
+    fn what_a_step_does_not_consist_of_is_refused() {
+        let odd = Message { subject: Subject::StepGradient, ..step(3, 2, 0) };
+        assert_eq!(steps().take(&odd).unwrap_err().to_string(), "silo/0 sent a step gradient where a step belongs");
     }
 
     #[test]

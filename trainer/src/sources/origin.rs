@@ -15,7 +15,7 @@ pub enum Origin {
     /// One file behind an http or https address.
     Http(Address),
     /// Objects in an S3-compatible store.
-    S3(Store),
+    S3(Box<Store>),
 }
 
 /// A repository of the Hugging Face hub.
@@ -61,7 +61,7 @@ impl Origin {
             source::Source { http: Some(http), .. } => {
                 Self::Http(Address { url: http.url.clone(), sha256: http.sha256.clone() })
             }
-            source::Source { s3: Some(s3), .. } => Self::S3(Store::of(s3)),
+            source::Source { s3: Some(s3), .. } => Self::S3(Box::new(Store::of(s3))),
             source::Source { path, hugging_face: None, http: None, s3: None } => {
                 Self::Path(PathBuf::from(path.clone().unwrap_or_default()))
             }
@@ -186,7 +186,9 @@ mod tests {
             origin("{http: {url: 'https://example.com/mail.csv'}}"),
             Origin::Http(Address { url, sha256: None })
         );
-        let s3 = |key: &str| Origin::S3(Store { bucket: "lab".into(), key: key.into(), endpoint: None, region: None });
+        let s3 = |key: &str| {
+            Origin::S3(Box::new(Store { bucket: "lab".into(), key: key.into(), endpoint: None, region: None }))
+        };
         assert_eq!(origin("{s3: {url: 's3://lab'}}"), s3(""));
         assert_eq!(origin("{s3: {url: 's3://lab/a/b.csv'}}"), s3("a/b.csv"));
     }

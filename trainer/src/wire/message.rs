@@ -18,8 +18,12 @@ pub enum Subject {
     Begin,
     /// Client: one step's activations.
     Step,
-    /// Server: their gradients.
+    /// Server: their gradients; what its blocks made of them where the head is the client's.
     StepReply,
+    /// Client: the gradient of what the server's blocks made, where the head is the client's.
+    StepGradient,
+    /// Server: the gradient of the step's activations.
+    StepGradientReply,
     /// Client: what the round made.
     Upload,
     /// Server: a further exchange within the round.
@@ -44,6 +48,8 @@ impl fmt::Display for Subject {
             Self::Begin => "begin",
             Self::Step => "step",
             Self::StepReply => "step reply",
+            Self::StepGradient => "step gradient",
+            Self::StepGradientReply => "step gradient reply",
             Self::Upload => "upload",
             Self::Exchange => "exchange",
             Self::ExchangeReply => "exchange reply",
@@ -89,6 +95,8 @@ impl Message {
             | Subject::Welcome
             | Subject::Step
             | Subject::StepReply
+            | Subject::StepGradient
+            | Subject::StepGradientReply
             | Subject::Finish
             | Subject::Refuse
             | Subject::Recall

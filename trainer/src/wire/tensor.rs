@@ -26,18 +26,20 @@ pub enum Element {
     U16,
     /// 32-bit unsigned integer.
     U32,
+    /// 8-bit signed integer.
+    I8,
 }
 
 impl Element {
     /// Every element type.
-    pub const ALL: [Self; 7] = [Self::F32, Self::BF16, Self::F16, Self::I32, Self::U8, Self::U16, Self::U32];
+    pub const ALL: [Self; 8] = [Self::F32, Self::BF16, Self::F16, Self::I32, Self::U8, Self::U16, Self::U32, Self::I8];
 
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::BF16 | Self::F16 | Self::U16 => 2,
-            Self::U8 => 1,
+            Self::U8 | Self::I8 => 1,
         }
     }
 
@@ -50,6 +52,7 @@ impl Element {
             Self::I32 | Self::U16 => Kind::Int,
             Self::U8 => Kind::Uint8,
             Self::U32 => Kind::Int64,
+            Self::I8 => Kind::Int8,
         }
     }
 }
@@ -64,6 +67,7 @@ impl fmt::Display for Element {
             Self::U8 => "U8",
             Self::U16 => "U16",
             Self::U32 => "U32",
+            Self::I8 => "I8",
         })
     }
 }
@@ -200,7 +204,7 @@ mod tests {
     #[test]
     fn every_element_type_comes_back_as_it_was() {
         for element in Element::ALL {
-            let tensor = cpu(&[0.0, 1.0, 2.0, 3.0, 40.0, 128.0], &[2, 3]).to_kind(element.kind());
+            let tensor = cpu(&[0.0, 1.0, 2.0, 3.0, 40.0, 127.0], &[2, 3]).to_kind(element.kind());
             let sent = WireTensor::from_tensor("t", PayloadKind::Adapter, &tensor, element).unwrap();
             assert_eq!(sent.bytes.len(), 6 * element.size());
             let back = sent.to_tensor(Device::Cpu).unwrap();

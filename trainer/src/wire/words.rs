@@ -38,6 +38,8 @@ same_words!(
     Begin,
     Step,
     StepReply,
+    StepGradient,
+    StepGradientReply,
     Upload,
     Exchange,
     ExchangeReply,
@@ -70,6 +72,7 @@ impl From<Element> for protocol::Element {
             Element::U8 => Self::U8,
             Element::U16 => Self::U16,
             Element::U32 => Self::U32,
+            Element::I8 => Self::I8,
         }
     }
 }
@@ -87,6 +90,7 @@ impl TryFrom<protocol::Element> for Element {
             protocol::Element::U8 => Ok(Self::U8),
             protocol::Element::U16 => Ok(Self::U16),
             protocol::Element::U32 => Ok(Self::U32),
+            protocol::Element::I8 => Ok(Self::I8),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Apache Parquet with flat columns, and lists where they belong.
 //! Must not read columns that nobody asked for: files of texts often hold embeddings too.
 
-use std::{fmt::Display, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parquet::{
@@ -13,15 +13,16 @@ use parquet::{
 
 use serde_json::Value;
 
-use super::{Place, ReadError, Row, Wanted};
+use super::{Place, ReadError, Row, Said, Wanted};
 use crate::caught::caught;
 
 /// How much may come out of a file. A code of a few bytes can stand for any number of rows, or for any number of copies
 /// of a long text.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
+    /// Rows, and in each column values: a list has many in one row.
     rows: u64,
-    /// Bytes of all texts, labels and values together.
+    /// Bytes of all texts together.
     text: usize,
 }
 
@@ -61,15 +62,49 @@ fn read_rows(bounds: Bounds, bytes: Vec<u8>, file: &Arc<Path>, wanted: Wanted<'_
     if claimed > bounds.rows {
         return Err(too_much(format!("it claims {claimed} rows")));
     }
+    if let Some(column) = overlong_column(&reader, wanted, bounds.rows).map_err(refuse)? {
+        return Err(too_much(format!("its column `{column}` claims more than {} values", bounds.rows)));
+    }
     let mut left = bounds.text;
     let rows = reader.get_row_iter(Some(projection)).map_err(refuse)?;
     let rows = rows.zip(1..).map(|(row, number)| {
         let row = read_row(&row.map_err(refuse)?, number, file, wanted)?;
-        let fits = left.checked_sub(row.text.len() + row.label.as_ref().map_or(0, String::len) + row.value.len());
+        let fits = left.checked_sub(text_bytes(&row));
         left = fits.ok_or_else(|| too_much(format!("more than {} bytes in its first {number} rows", bounds.text)))?;
         Ok(row)
     });
     rows.collect()
+}
+
+/// A wanted column whose pages claim more than `most` values, by what stands before each page; none is unpacked.
+fn overlong_column(reader: &impl FileReader, wanted: Wanted<'_>, most: u64) -> Result<Option<String>, ParquetError> {
+    let mut values = BTreeMap::<String, u64>::new();
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        for (index, column) in group.metadata().columns().iter().enumerate() {
+            let path = column.column_path();
+            if !wanted.all().any(|name| path.parts().first().is_some_and(|root| root == name)) {
+                continue;
+            }
+            let count = values.entry(path.string()).or_default();
+            let mut pages = group.get_column_page_reader(index)?;
+            while let Some(page) = pages.peek_next_page()? {
+                *count = count.saturating_add(page.num_levels.unwrap_or(0) as u64);
+                pages.skip_next_page()?;
+            }
+        }
+    }
+    Ok(values.into_iter().find(|(_, count)| *count > most).map(|(column, _)| column))
+}
+
+/// What a row holds of texts; a conversation as it was written, and its turns.
+fn text_bytes(row: &Row) -> usize {
+    let said = match &row.said {
+        Said::Label | Said::All => 0,
+        Said::Response(choices) => choices.iter().map(String::len).sum(),
+        Said::Turns(_) => row.text.len(),
+    };
+    row.text.len() + row.label.as_ref().map_or(0, String::len) + row.value.len() + said
 }
 
 fn project(schema: &Type, wanted: Wanted<'_>) -> Result<Type, ParquetError> {
@@ -141,12 +176,25 @@ mod tests {
 
     /// A file whose one text stands in every row, by a dictionary and a run length.
     fn repeated(text: &str, rows: usize) -> Vec<u8> {
-        let schema = Arc::new(parse_message_type("message mail { REQUIRED BYTE_ARRAY text (UTF8); }").unwrap());
+        file("REQUIRED", &vec![ByteArray::from(text); rows], None)
+    }
+
+    /// A file of one row, whose text is a list.
+    fn list_of(text: &str, values: usize) -> Vec<u8> {
+        // Every value is there; the first begins a row, no other does.
+        let begins: Vec<i16> = (0..values).map(|value| i16::from(value > 0)).collect();
+        file("REPEATED", &vec![ByteArray::from(text); values], Some((&vec![1; values], &begins)))
+    }
+
+    fn file(kind: &str, values: &[ByteArray], levels: Option<(&[i16], &[i16])>) -> Vec<u8> {
+        let schema = format!("message mail {{ {kind} BYTE_ARRAY text (UTF8); }}");
+        let schema = Arc::new(parse_message_type(&schema).unwrap());
         let mut bytes = Vec::new();
         let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
         let mut group = writer.next_row_group().unwrap();
         let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&vec![ByteArray::from(text); rows], None, None).unwrap();
+        let (there, begins) = levels.unzip();
+        column.typed::<ByteArrayType>().write_batch(values, there, begins).unwrap();
         column.close().unwrap();
         group.close().unwrap();
         writer.close().unwrap();
@@ -168,6 +216,18 @@ mod tests {
         assert!(length < 10_000, "{length}");
         let sentence = format!(
             "mail.parquet: not readable as Parquet: it claims {rows} rows, too much for a file of {length} bytes"
+        );
+        assert_eq!(read(None, bytes), Err(sentence));
+    }
+
+    #[test]
+    fn one_row_that_claims_more_values_than_memory_holds_is_refused() {
+        let bytes = list_of("one", (1 << 20) + 10_000);
+        let length = bytes.len();
+        let sentence = format!(
+            "mail.parquet: not readable as Parquet: its column `text` claims more than {} values, \
+             too much for a file of {length} bytes",
+            (1 << 20) + length
         );
         assert_eq!(read(None, bytes), Err(sentence));
     }

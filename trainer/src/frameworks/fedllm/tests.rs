@@ -679,6 +679,19 @@ fn every_aggregation_starts_from_the_adapter_that_is_named() {
     }
 }
 
+/// What is frozen has no gradient, and what is beside the base runs again like the rest.
+#[test]
+fn gradient_checkpointing_changes_no_bit_of_frozen_or_stacked_adapters() {
+    for aggregation in ["FFALoRA", "FLoRA"] {
+        let run = |again: &str| {
+            let plan = plan(&format!("fedLLM: {{aggregation: {aggregation}}}"), &[again]);
+            bits(&applied(run_with_unequal_clients(&plan).outcome.half.model().unwrap(), &plan.lora))
+        };
+        let plainly = run("training.gradientCheckpointing=false");
+        assert!(plainly == run("training.gradientCheckpointing=true"), "{aggregation}");
+    }
+}
+
 /// How far each aggregation is from the mean product after a round of real steps; `docs/aggregation.md` shows it.
 #[test]
 fn after_a_round_of_real_steps_only_fedavg_and_flexlora_are_off() {

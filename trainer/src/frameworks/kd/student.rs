@@ -89,15 +89,15 @@ impl Distillation {
             let batch = public.batch(indices, model);
             let log_p = worker.compute(|| teacher.log_p(&batch.reads))?;
             let loss = worker.compute(|| {
-                let z = model.forward(&batch.tokens, Some(key));
-                let loss = distillation_loss(&z, &log_p, batch.targets.as_ref(), self.temperature, self.lambda);
-                let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
-                pace.take(&mut optimizer, &parameters, gradients);
-                loss.double_value(&[])
+                let targets = batch.targets.as_ref();
+                let loss = |z: &Tensor| distillation_loss(z, &log_p, targets, self.temperature, self.lambda);
+                let again = recipe.gradient_checkpointing;
+                let (loss, gradients) = model.loss_and_gradients(&batch.tokens, Some(key), again, loss);
+                pace.take(&mut optimizer, &parameters, &gradients);
+                loss
             });
             check_loss(loss, key, &worker.name)?;
-            worker.meter.flops.distill +=
-                flops::train(model.shape(), Part::Whole, &recipe.lora, recipe.head, batch.size());
+            worker.meter.flops.distill += recipe.step_flops(model.shape(), Part::Whole, batch.size());
             worker.say_step();
         }
         Ok(())

@@ -1,20 +1,24 @@
-//! The client half: batches through the front, hidden states up, their gradients back through it.
-//! Must not evaluate or hold the back.
+//! The client half: batches through the front, hidden states up, their gradients back through it; the head too where
+//! it is the client's. Must not evaluate, and must not hold what the server runs.
 
 use fedtune_crds::report::PayloadKind;
 use tch::Tensor;
 
-use super::{Split, UNSAID};
+use super::{
+    HeadSide, Split, UNSAID,
+    codec::Place,
+    line::{Asking, SERVER, STEP, STEP_GRADIENT},
+};
 use crate::{
     data::Example,
-    frameworks::{ClientHalf, ClientSeat, Figures, FrameworkError, adapter, answer},
-    local::{Batch, check_loss, count_batch, next_tokens, plan, tensors},
+    frameworks::{ClientHalf, ClientSeat, Figures, Framework, FrameworkError, adapter, answer},
+    local::{Batch, check_loss, count_batch, loss, next_tokens, plan, tensors},
     meter::peak_memory_bytes,
-    models::{Head, Part},
+    models::{Head, Model, Part},
     optimizer::Optimizer,
     pace::Pace,
     random::Key,
-    wire::{Line, LinkError, Message, Subject, WireTensor},
+    wire::{Line, Message, WireTensor},
 };
 
 pub(super) struct SplitClient {
@@ -32,23 +36,27 @@ impl ClientHalf for SplitClient {
     }
 
     fn answer(&mut self, ask: &Message, line: &mut dyn Line) -> Result<Message, FrameworkError> {
-        let front = Part::Front(self.split.cut_layer);
+        let part = self.part();
         let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
-        let values = worker.encode(|| adapter::read_parameters(model, front, ask, "the server"))?;
-        adapter::assign(model, front, &values);
+        let values = worker.encode(|| adapter::read_parameters(model, part, ask, SERVER))?;
+        adapter::assign(model, part, &values);
 
-        let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, front));
+        let mut optimizer = Optimizer::new(&recipe.optimizer, &tensors(model, part));
         let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
         let batches = plan(train, recipe, key);
         let mut pace = Pace::new(recipe, ask.round, batches.len());
+        let mut asking = Asking { ask, line };
         let mut losses = 0.0;
         for (step, indices) in batches.iter().enumerate() {
             let key = Key { step: step as u32, ..key };
-            losses += self.step(ask, indices, key, (&mut optimizer, &mut pace), line)?;
+            losses += match self.split.head {
+                HeadSide::Server => self.step(indices, key, (&mut optimizer, &mut pace), &mut asking)?,
+                HeadSide::Client => self.step_with_head(indices, key, (&mut optimizer, &mut pace), &mut asking)?,
+            };
         }
 
         let ClientSeat { model, worker, .. } = &mut self.seat;
-        let tensors = worker.encode(|| adapter::write(model, front))?;
+        let tensors = worker.encode(|| adapter::write(model, part))?;
         let train_loss = losses / batches.len().max(1) as f64;
         let peak_memory_bytes = peak_memory_bytes();
         let figures = Figures { train_loss, meter: worker.meter, evaluation: None, peak_memory_bytes };
@@ -57,19 +65,84 @@ impl ClientHalf for SplitClient {
 }
 
 impl SplitClient {
-    /// One step: forward through the front, the server's part, backward through the front.
+    fn cut(&self) -> usize {
+        self.split.cut(self.seat.ordinal)
+    }
+
+    /// What of the model this client holds and trains.
+    fn part(&self) -> Part {
+        self.split.client_part(self.seat.ordinal)
+    }
+
+    /// One step: forward through the front, the server's part, backward through the front. Gives the batch's loss.
     fn step(
         &mut self,
-        ask: &Message,
         indices: &[usize],
         key: Key,
         (optimizer, pace): (&mut Optimizer, &mut Pace),
-        line: &mut dyn Line,
+        asking: &mut Asking<'_>,
     ) -> Result<f64, FrameworkError> {
-        let (cut, codec) = (self.split.cut_layer, self.split.codec);
+        let (batch, hidden) = self.forward(indices, key)?;
+        let ClientSeat { model, train, .. } = &self.seat;
+        let labels = labels(model.head(), train, indices, batch.tokens.seq());
+        let mut up = self.write("hidden", PayloadKind::Activation, &hidden, key)?;
+        up.push(WireTensor::from_i32s("lengths", PayloadKind::Length, &batch.tokens.lengths()));
+        up.push(WireTensor::from_i32s("labels", PayloadKind::Label, &labels));
+        let reply = asking.exchange(STEP, key, up, &mut self.seat.worker)?;
+        let loss = reply.fields["loss"].as_f64().unwrap_or(f64::NAN);
+        check_loss(loss, key, &self.seat.worker.name)?;
+        let gradient = self.read(&reply, PayloadKind::ActivationGradient, &hidden, key)?;
+
+        let (part, cut) = (self.part(), self.cut());
+        let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
+        let stepped = worker
+            .compute(|| pace.take(optimizer, &tensors(model, part), &front_gradients(model, cut, &hidden, &gradient)));
+        worker.meter.steps += u64::from(stepped);
+        count_batch(&batch, model, part, recipe, worker);
+        Ok(loss)
+    }
+
+    /// One step with the head at the client: forward through the front, the server's blocks, forward and backward
+    /// through the head, backward through the server's blocks and the front. Gives the batch's loss.
+    fn step_with_head(
+        &mut self,
+        indices: &[usize],
+        key: Key,
+        (optimizer, pace): (&mut Optimizer, &mut Pace),
+        asking: &mut Asking<'_>,
+    ) -> Result<f64, FrameworkError> {
+        let (batch, hidden) = self.forward(indices, key)?;
+        let mut up = self.write("hidden", PayloadKind::Activation, &hidden, key)?;
+        up.push(WireTensor::from_i32s("lengths", PayloadKind::Length, &batch.tokens.lengths()));
+        let reply = asking.exchange(STEP, key, up, &mut self.seat.worker)?;
+        let last = self.read(&reply, PayloadKind::Activation, &hidden, key)?.set_requires_grad(true);
+
+        let ClientSeat { model, worker, .. } = &mut self.seat;
+        let (loss, of_last, of_head) = worker.compute(|| head_gradients(model, &batch, &last, key));
+        let finite = adapter::is_finite(&of_last) && of_head.iter().all(adapter::is_finite);
+        check_loss(if finite { loss } else { f64::NAN }, key, &worker.name)?;
+        let up = self.write("gradient", PayloadKind::ActivationGradient, &of_last, key)?;
+        let reply = asking.exchange(STEP_GRADIENT, key, up, &mut self.seat.worker)?;
+        let gradient = self.read(&reply, PayloadKind::ActivationGradient, &hidden, key)?;
+
+        let (part, cut) = (self.part(), self.cut());
+        let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
+        let stepped = worker.compute(|| {
+            // In the adapter's order: what follows the last block comes last.
+            let mut gradients = front_gradients(model, cut, &hidden, &gradient);
+            gradients.extend(of_head);
+            pace.take(optimizer, &tensors(model, part), &gradients)
+        });
+        worker.meter.steps += u64::from(stepped);
+        count_batch(&batch, model, part, recipe, worker);
+        Ok(loss)
+    }
+
+    /// A batch and what the front makes of it, `[batch, seq, hidden]`.
+    fn forward(&mut self, indices: &[usize], key: Key) -> Result<(Batch, Tensor), FrameworkError> {
+        let cut = self.cut();
         let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
         let batch = Batch::of(train, indices, recipe.pad_id, model);
-        // [batch, seq, hidden]
         let (hidden, finite) = worker.compute(|| {
             let hidden = model.front(cut, &batch.tokens, Some(key));
             let finite = adapter::is_finite(&hidden.detach());
@@ -77,38 +150,48 @@ impl SplitClient {
         });
         // A front that has diverged makes no loss but NaN; said here, it names its own client and step.
         check_loss(if finite { 0.0 } else { f64::NAN }, key, &worker.name)?;
-
-        let tensors_up = worker.encode(|| {
-            Ok::<_, FrameworkError>(vec![
-                WireTensor::from_tensor("hidden", PayloadKind::Activation, &hidden.detach(), codec)?,
-                WireTensor::from_i32s("lengths", PayloadKind::Length, &batch.tokens.lengths()),
-                WireTensor::from_i32s(
-                    "labels",
-                    PayloadKind::Label,
-                    &labels(model.head(), train, indices, batch.tokens.seq()),
-                ),
-            ])
-        })?;
-        let step = Message { subject: Subject::Step, step: key.step, ..answer(ask) };
-        worker.network(|| line.send(Message { tensors: tensors_up, ..step }))?;
-        let reply = worker.wait(|| receive_reply(line, ask, key.step))?;
-        let (gradient, loss) = worker.encode(|| self.split.read_reply(&reply, key.step, &hidden))?;
-        check_loss(loss, key, &worker.name)?;
-
-        let stepped = worker.compute(|| {
-            let parameters = tensors(model, Part::Front(cut));
-            if parameters.is_empty() {
-                return pace.take(optimizer, &parameters, Vec::new());
-            }
-            // `backward` takes no outer gradient; the derivative of this sum by `hidden` is `gradient`, exactly.
-            let sum = (&hidden * gradient).sum(hidden.kind());
-            let gradients = Tensor::run_backward(&[&sum], &parameters, false, false);
-            pace.take(optimizer, &parameters, gradients)
-        });
-        worker.meter.steps += u64::from(stepped);
-        count_batch(&batch, model, Part::Front(cut), recipe, worker);
-        Ok(loss)
+        Ok((batch, hidden))
     }
+
+    fn write(
+        &mut self,
+        name: &str,
+        kind: PayloadKind,
+        tensor: &Tensor,
+        key: Key,
+    ) -> Result<Vec<WireTensor>, FrameworkError> {
+        let (codec, who) = (self.split.codec, self.seat.worker.name.clone());
+        self.seat.worker.encode(|| codec.write(name, kind, tensor, Place { who: &who, key }))
+    }
+
+    /// What the server sent, a tensor like `like`.
+    fn read(&mut self, reply: &Message, kind: PayloadKind, like: &Tensor, key: Key) -> Result<Tensor, FrameworkError> {
+        let (codec, options, place) = (self.split.codec, (like.kind(), like.device()), Place { who: SERVER, key });
+        self.seat.worker.encode(|| codec.read(&reply.tensors, kind, &like.size(), options, place))
+    }
+}
+
+/// The loss of the head on `last`, `[batch, seq, hidden]`; its gradient there; the gradients of what follows the last
+/// block.
+fn head_gradients(model: &Model, batch: &Batch, last: &Tensor, key: Key) -> (f64, Tensor, Vec<Tensor>) {
+    let logits = model.read(last, &batch.tokens.mask, batch.tokens.places.as_ref(), Some(key));
+    let loss = loss(&logits, &batch.targets);
+    let head = tensors(model, Part::Back(model.shape().blocks));
+    let wanted: Vec<&Tensor> = [last].into_iter().chain(head).collect();
+    let mut gradients = Tensor::run_backward(&[&loss], &wanted, false, false);
+    let of_last = gradients.remove(0);
+    (loss.double_value(&[]), of_last, gradients)
+}
+
+/// Gradients of the front's parameters, from that of `hidden`, which it made.
+fn front_gradients(model: &Model, cut: usize, hidden: &Tensor, gradient: &Tensor) -> Vec<Tensor> {
+    let parameters = tensors(model, Part::Front(cut));
+    if parameters.is_empty() {
+        return Vec::new();
+    }
+    // `backward` takes no outer gradient; the derivative of this sum by `hidden` is `gradient`, exactly.
+    let sum = (hidden * gradient).sum(hidden.kind());
+    Tensor::run_backward(&[&sum], &parameters, false, false)
 }
 
 /// What the head on the server should say: a label of each row, or for each token the next one, if it is to be said.
@@ -121,52 +204,5 @@ fn labels(head: Head, examples: &[Example], indices: &[usize], seq: usize) -> Ve
             places.iter().zip(next).for_each(|(&place, next)| labels[place as usize] = next as i32);
             labels
         }
-    }
-}
-
-/// The next message that is neither the refusal of a single message, which is only said (a server that will not go on
-/// ends the session), nor something that came twice: the question itself, or the reply to a step that is over.
-fn receive_reply(line: &mut dyn Line, ask: &Message, step: u32) -> Result<Message, LinkError> {
-    loop {
-        let message = line.receive()?;
-        let passing = message.subject == Subject::Refuse && message.fields["final"].as_bool() == Some(false);
-        let over = message.subject == Subject::StepReply && (message.attempt, message.step) < (ask.attempt, step);
-        let again = message.subject == ask.subject && (message.round, message.attempt) == (ask.round, ask.attempt);
-        if !passing && !over && !again {
-            return Ok(message);
-        }
-        if passing {
-            let reason = message.fields["reason"].as_str().unwrap_or("it gave no reason");
-            tracing::warn!(reason, "the server refused what this client sent, and goes on");
-        }
-    }
-}
-
-impl Split {
-    /// The gradient of `hidden` and the batch's loss.
-    fn read_reply(&self, reply: &Message, step: u32, hidden: &Tensor) -> Result<(Tensor, f64), FrameworkError> {
-        let who = "the server";
-        if reply.subject == Subject::Refuse {
-            let reason = reply.fields["reason"].as_str().unwrap_or("it gave no reason").to_owned();
-            return Err(FrameworkError::Refused { who: who.into(), reason });
-        }
-        if reply.subject != Subject::StepReply || reply.step != step {
-            let (got, expected) = (reply.subject, Subject::StepReply);
-            return Err(FrameworkError::Unexpected { who: who.into(), got, expected });
-        }
-        let [gradient] = &reply.tensors[..] else {
-            let (got, expected) = (reply.tensors.len(), 1);
-            return Err(FrameworkError::Count { who: who.into(), subject: reply.subject, got, expected });
-        };
-        let expected = (PayloadKind::ActivationGradient, self.codec, hidden.size());
-        if (gradient.kind, gradient.element, gradient.shape.clone()) != expected {
-            return Err(FrameworkError::Tensor {
-                who: who.into(),
-                got: adapter::describe(&gradient.name, gradient.kind, gradient.element, &gradient.shape),
-                expected: adapter::describe(&gradient.name, expected.0, expected.1, &expected.2),
-            });
-        }
-        let loss = reply.fields["loss"].as_f64().unwrap_or(f64::NAN);
-        Ok((gradient.to_tensor(hidden.device())?.to_kind(hidden.kind()), loss))
     }
 }

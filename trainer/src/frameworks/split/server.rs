@@ -1,5 +1,5 @@
-//! The server half: hands out fronts, keeps a back for each client (V1) or for all (V2), brings them together.
-//! Must not run a front, but for evaluation.
+//! The server half: hands out what clients hold, keeps a back for each client (V1) or for all (V2), brings all together.
+//! Must not run what a client holds, but for evaluation.
 
 use std::{
     collections::BTreeMap,
@@ -8,19 +8,16 @@ use std::{
 
 use tch::Tensor;
 
-use super::{
-    Split, Variant,
-    back::{Back, BackStepper},
-};
+use super::{Split, Variant, back::Back, stepper::BackStepper};
 use crate::{
     averages::weighted_means,
     frameworks::{
-        Figures, FrameworkError, ServerHalf, ServerSeat, StepSizes, Stepper,
+        Figures, Framework, FrameworkError, ServerHalf, ServerSeat, StepSizes, Stepper,
         adapter::{self, Broadcast},
         ask,
     },
     meter::Meter,
-    models::Part,
+    models::{Model, Part},
     pace::Pace,
     rounds::{Client, Exchange},
     wire::Message,
@@ -31,12 +28,12 @@ pub(super) struct SplitServer {
     seat: ServerSeat,
     /// One for each client (V1), or one for all (V2).
     backs: Vec<Arc<Mutex<Back>>>,
-    /// Fronts of the open round.
+    /// What clients made of their parts in the open round.
     uploads: BTreeMap<Client, Vec<Tensor>>,
     /// What each client's steps of the round held.
     sizes: BTreeMap<Client, StepSizes>,
-    /// The front on the wire, encoded once a round for all clients.
-    broadcast: Broadcast,
+    /// What clients hold on the wire, encoded once a round for all that are cut at the same layer.
+    broadcasts: BTreeMap<usize, Broadcast>,
     /// Round that the one back of V2 was last reset for.
     reset_for: u32,
 }
@@ -47,18 +44,10 @@ impl SplitServer {
             Variant::V1 => seat.clients.len(),
             Variant::V2 => 1,
         };
-        let back = || Back::new(&split, (seat.spare.0)(), &seat.recipe, seat.worker.another());
-        let backs = (0..count).map(|_| Arc::new(Mutex::new(back()))).collect();
-        let (uploads, sizes, broadcast) = (BTreeMap::new(), BTreeMap::new(), Broadcast::default());
-        Self { split, seat, backs, uploads, sizes, broadcast, reset_for: 0 }
-    }
-
-    fn front(&self) -> Part {
-        Part::Front(self.split.cut_layer)
-    }
-
-    fn back_part(&self) -> Part {
-        Part::Back(self.split.cut_layer)
+        let back = |client| Back::new(&split, client, (seat.spare.0)(), &seat.recipe, seat.worker.another());
+        let backs = (0..count).map(|client| Arc::new(Mutex::new(back(client)))).collect();
+        let (uploads, sizes, broadcasts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { split, seat, backs, uploads, sizes, broadcasts, reset_for: 0 }
     }
 
     fn back(&self, client: Client) -> &Arc<Mutex<Back>> {
@@ -68,17 +57,23 @@ impl SplitServer {
         }
     }
 
-    /// Weight and parameters of each back that counts: the copies of those who answered (V1), or the one (V2).
-    fn back_values(&self, answered: &[(Client, u64)]) -> Vec<(f64, Vec<Tensor>)> {
-        match self.split.variant {
-            Variant::V1 => {
-                let values =
-                    |&(client, examples): &(Client, u64)| (examples as f64, lock(&self.backs[client]).values());
-                answered.iter().map(values).collect()
-            }
-            Variant::V2 => vec![(1.0, lock(&self.backs[0]).values())],
-        }
+    /// The whole adapter as each of these clients and the server's back for it have made it, with its weight.
+    fn wholes(&self, uploads: &BTreeMap<Client, Vec<Tensor>>, answered: &[(Client, u64)]) -> Vec<(f64, Vec<Tensor>)> {
+        let whole = |&(client, examples): &(Client, u64)| {
+            let (upload, back) = (uploads.get(&client)?, lock(self.back(client)).values());
+            let whole = join(&self.seat.model, self.split.client_part(client), upload, &back);
+            Some((examples as f64, whole))
+        };
+        answered.iter().filter_map(whole).collect()
     }
+}
+
+/// Values of the whole adapter in its order, from those of `part` and those of all else.
+fn join(model: &Model, part: Part, values: &[Tensor], others: &[Tensor]) -> Vec<Tensor> {
+    let (mut values, mut others) = (values.iter(), others.iter());
+    let parameters = model.adapter().parameters().iter();
+    let value = parameters.filter_map(|p| if part.holds(p.block) { values.next() } else { others.next() });
+    value.map(Tensor::shallow_clone).collect()
 }
 
 impl ServerHalf for SplitServer {
@@ -97,14 +92,15 @@ impl ServerHalf for SplitServer {
         };
         let mut back = lock(self.back(client));
         if round_is_new {
-            back.reset(&adapter::snapshot(&self.seat.model, self.back_part()), &self.seat.recipe);
+            back.reset(&adapter::snapshot(&self.seat.model, self.split.server_part(client)), &self.seat.recipe);
         }
         back.begin_turn(client, exchange.round);
         drop(back);
         self.reset_for = exchange.round;
-        let front = self.front();
+        let (part, broadcast) =
+            (self.split.client_part(client), self.broadcasts.entry(self.split.cut(client)).or_default());
         let ServerSeat { worker, model, .. } = &mut self.seat;
-        let tensors = worker.encode(|| self.broadcast.of(exchange.round, model, front))?;
+        let tensors = worker.encode(|| broadcast.of(exchange.round, model, part))?;
         Ok(Message { tensors, ..ask(exchange) })
     }
 
@@ -115,9 +111,10 @@ impl ServerHalf for SplitServer {
         answer: &Message,
         _figures: &Figures,
     ) -> Result<(), FrameworkError> {
-        let front = self.front();
+        let part = self.split.client_part(client);
+        lock(self.back(client)).check_over(client, &self.seat.clients[client])?;
         let ServerSeat { worker, model, clients, .. } = &mut self.seat;
-        let upload = worker.encode(|| adapter::read_parameters(model, front, answer, &clients[client]))?;
+        let upload = worker.encode(|| adapter::read_parameters(model, part, answer, &clients[client]))?;
         self.uploads.insert(client, upload);
         let sizes = lock(self.back(client)).end_turn(client);
         self.sizes.insert(client, sizes);
@@ -129,19 +126,21 @@ impl ServerHalf for SplitServer {
         lock(self.back(client)).undo_turn(client);
     }
 
+    /// Each block becomes the mean over all clients, whichever side held it; the one back of V2 stays as it is.
     fn close(&mut self, _exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
         let uploads = std::mem::take(&mut self.uploads);
-        let backs = self.back_values(answered);
-        let (front, back, variant) = (self.front(), self.back_part(), self.split.variant);
+        let wholes = self.wholes(&uploads, answered);
+        let one_back = match self.split.variant {
+            Variant::V1 => None,
+            Variant::V2 => Some((self.split.server_part(0), lock(&self.backs[0]).values())),
+        };
         let ServerSeat { worker, model, .. } = &mut self.seat;
         worker.compute(|| {
-            let fronts = answered.iter().filter_map(|(k, examples)| Some((*examples as f64, &uploads.get(k)?[..])));
-            adapter::assign(model, front, &weighted_means(fronts));
-            let backs = match variant {
-                Variant::V1 => weighted_means(backs.iter().map(|(weight, values)| (*weight, &values[..]))),
-                Variant::V2 => backs.into_iter().flat_map(|(_, values)| values).collect(),
-            };
-            adapter::assign(model, back, &backs);
+            let means = weighted_means(wholes.iter().map(|(weight, values)| (*weight, &values[..])));
+            adapter::assign(model, Part::Whole, &means);
+            if let Some((part, values)) = one_back {
+                adapter::assign(model, part, &values);
+            }
         });
         Ok(())
     }

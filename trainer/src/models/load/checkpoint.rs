@@ -10,7 +10,7 @@ use std::{
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{super::base::LoadOptions, LoadError};
+use super::{super::base::LoadOptions, LoadError, quantised::Encoding};
 
 /// All tensors of a model's files.
 pub(in crate::models) struct Checkpoint {
@@ -27,63 +27,43 @@ pub(super) struct Stored {
     pub(super) bytes: Tensor,
     /// How the bytes stand for numbers, or the name of a type that is not supported.
     pub(super) encoding: Result<Encoding, String>,
-    /// Its shape, outermost first.
+    /// Its shape as Hugging Face has it, outermost first.
     pub(super) shape: Vec<usize>,
-    /// Number of heads where the rows of each head alternate between its two halves.
-    pub(super) interleaved_heads: Option<usize>,
+    /// How it lies there.
+    pub(super) layout: Layout,
 }
 
-/// How bytes stand for numbers.
+/// How a matrix lies in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
-    /// One element after the other.
-    Plain(Kind),
-    /// Blocks of 32: an F16 scale, 32 signed bytes.
-    Q8_0,
-    /// Blocks of 32: an F16 scale, an F16 minimum, 16 bytes with the first half in the low and the second half in the
-    /// high four bits.
-    Q4_1,
+pub(super) enum Layout {
+    /// As Hugging Face has it.
+    AsIs,
+    /// The rows of each of so many heads alternate between its two halves.
+    InterleavedHeads(usize),
+    /// Rows and columns have changed places.
+    Transposed,
 }
 
-/// Elements of a quantised block.
-const BLOCK: usize = 32;
-
-impl Encoding {
-    /// Bytes of a tensor of this shape; none where its rows are no whole blocks, or where it does not fit.
-    pub(super) fn bytes(self, shape: &[usize]) -> Option<usize> {
-        let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n))?;
-        let blocks = shape.last().filter(|row| row.is_multiple_of(BLOCK)).map(|_| count / BLOCK);
+impl Layout {
+    /// The shape that Hugging Face gives to what has this shape in a file.
+    pub(super) fn hugging_face_shape(self, shape: &[usize]) -> Vec<usize> {
         match self {
-            Self::Plain(kind) => count.checked_mul(kind.elt_size_in_bytes()),
-            Self::Q8_0 => blocks?.checked_mul(34),
-            Self::Q4_1 => blocks?.checked_mul(20),
+            Self::AsIs | Self::InterleavedHeads(_) => shape.into(),
+            Self::Transposed => shape.iter().rev().copied().collect(),
         }
     }
 
-    /// Numbers from bytes, in one row; quantised ones as F32.
-    fn decode(self, bytes: &Tensor) -> Result<Tensor, TchError> {
-        let blocks = |length: i64| bytes.f_view([-1, length]);
+    /// Numbers in the order of a file as the tensor of this Hugging Face shape.
+    fn arrange(self, numbers: &Tensor, shape: &[i64]) -> Result<Tensor, TchError> {
         match self {
-            Self::Plain(kind) => view_as(bytes, kind),
-            Self::Q8_0 => {
-                let blocks = blocks(34)?;
-                let numbers = blocks.f_narrow(1, 2, 32)?.f_view_dtype(Kind::Int8)?; // [blocks, 32]
-                numbers.f_mul(&half(&blocks, 0)?)
-            }
-            Self::Q4_1 => {
-                let blocks = blocks(20)?;
-                let nibbles = blocks.f_narrow(1, 4, 16)?; // [blocks, 16]
-                let (low, high) = (nibbles.f_bitwise_and(15)?, nibbles.f_bitwise_right_shift_tensor_scalar(4)?);
-                let numbers = Tensor::f_cat(&[low, high], 1)?; // [blocks, 32]
-                numbers.f_mul(&half(&blocks, 0)?)?.f_add(&half(&blocks, 2)?)
+            Self::AsIs => numbers.f_view(shape),
+            Self::InterleavedHeads(heads) => part_halves(&numbers.f_view(shape)?, heads as i64),
+            Self::Transposed => {
+                let reversed: Vec<i64> = shape.iter().rev().copied().collect();
+                numbers.f_view(reversed.as_slice())?.f_transpose(0, -1)
             }
         }
     }
-}
-
-/// The F16 number at byte `start` of each block, as F32, `[blocks, 1]`.
-fn half(blocks: &Tensor, start: i64) -> Result<Tensor, TchError> {
-    blocks.f_narrow(1, start, 2)?.f_detach_copy()?.f_contiguous()?.f_view_dtype(Kind::Half)?.f_to_kind(Kind::Float)
 }
 
 impl Checkpoint {
@@ -116,15 +96,12 @@ impl Checkpoint {
         })
     }
 
-    /// Name, shape and element type of each tensor of numbers, no type where they are quantised; buffers of integers are
-    /// left out.
-    pub(super) fn list(&self) -> impl Iterator<Item = (&str, &[usize], Option<Kind>)> {
+    /// Name, shape, element type and bytes of each tensor of numbers, no type where they are quantised; buffers of integers
+    /// are left out.
+    pub(super) fn list(&self) -> impl Iterator<Item = (&str, &[usize], Option<Kind>, u64)> {
         self.tensors.iter().filter_map(|(name, stored)| {
-            let kind = match stored.encoding.as_ref().ok()? {
-                Encoding::Plain(kind) => Some(*kind),
-                Encoding::Q8_0 | Encoding::Q4_1 => None,
-            };
-            Some((name.as_str(), &stored.shape[..], kind))
+            let kind = if let Encoding::Plain(kind) = stored.encoding.as_ref().ok()? { Some(*kind) } else { None };
+            Some((name.as_str(), &stored.shape[..], kind, stored.bytes.numel() as u64))
         })
     }
 
@@ -138,6 +115,25 @@ impl Checkpoint {
     /// Whether there is a tensor of this name.
     pub(in crate::models) fn holds(&self, name: &str) -> bool {
         self.find(name).is_some()
+    }
+
+    /// The layer over the vocabulary `[vocab, hidden]`: the embedding table `words` where the two are tied, else a
+    /// matrix of its own; none where nobody asked, or the file has none.
+    pub(in crate::models) fn vocabulary(
+        &self,
+        words: &Tensor,
+        tied: bool,
+        options: LoadOptions,
+    ) -> Result<Option<Tensor>, LoadError> {
+        let name = "lm_head.weight";
+        if !options.language_head || (!tied && !self.holds(name)) {
+            return Ok(None);
+        }
+        if tied {
+            return Ok(Some(words.shallow_clone()));
+        }
+        let size: Vec<usize> = words.size().iter().map(|&n| n as usize).collect();
+        self.tensor(name, &size).map(Some)
     }
 
     /// An error that says what is wrong with the whole.
@@ -154,11 +150,7 @@ impl Checkpoint {
 impl Stored {
     fn decode(&self, encoding: Encoding, options: LoadOptions) -> Result<Tensor, TchError> {
         let size: Vec<i64> = self.shape.iter().map(|&n| n as i64).collect();
-        let tensor = encoding.decode(&self.bytes)?.f_view(size.as_slice())?;
-        let tensor = match self.interleaved_heads {
-            None => tensor,
-            Some(heads) => part_halves(&tensor, heads as i64)?,
-        };
+        let tensor = self.layout.arrange(&encoding.decode(&self.bytes)?, &size)?;
         tensor.f_to_device(options.device)?.f_to_kind(options.precision.kind())
     }
 }
@@ -168,14 +160,6 @@ fn part_halves(weight: &Tensor, heads: i64) -> Result<Tensor, TchError> {
     let inputs = weight.size().last().copied().unwrap_or(1);
     let pairs = weight.f_view([heads, -1, 2, inputs])?; // [heads, head_dim / 2, 2, inputs]
     pairs.f_transpose(1, 2)?.f_reshape([-1, inputs])
-}
-
-/// Bytes as elements of `kind`: a view, or a copy where the file puts them at an address that the type forbids.
-pub(super) fn view_as(bytes: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
-    match bytes.f_view_dtype(kind) {
-        Ok(view) => Ok(view),
-        Err(_) => bytes.f_detach_copy()?.f_view_dtype(kind),
-    }
 }
 
 /// The bytes of a file as a tensor `[length]`; pages come into memory when they are first read.

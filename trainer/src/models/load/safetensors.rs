@@ -15,7 +15,8 @@ use tch::Kind;
 use super::{
     super::base::LoadOptions,
     LoadError,
-    checkpoint::{Checkpoint, Encoding, Stored, map},
+    checkpoint::{Checkpoint, Layout, Stored, map},
+    quantised::Encoding,
 };
 
 /// Bytes of the length that stands before the header.
@@ -45,7 +46,7 @@ fn list_tensors(path: &Path, tensors: &mut HashMap<String, Stored>) -> Result<()
             .f_narrow(0, (data_start + start) as i64, (end - start) as i64)
             .map_err(|source| LoadError::Tensor { path: path.to_path_buf(), name: name.clone(), source })?;
         let (path, shape) = (Arc::clone(&path), info.shape.clone());
-        tensors.insert(name, Stored { path, bytes, encoding, shape, interleaved_heads: None });
+        tensors.insert(name, Stored { path, bytes, encoding, shape, layout: Layout::AsIs });
     }
     Ok(())
 }

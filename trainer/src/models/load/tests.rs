@@ -183,7 +183,7 @@ fn a_model_of_an_architecture_we_lack_is_refused_by_name() {
     model.edit_config(|config| config["model_type"] = json!("mamba"));
     assert_eq!(
         model.sentence(),
-        "config.json describes a model of architecture mamba; supported are BERT and Llama (also SmolLM2 and TinyLlama)"
+        "config.json describes a model of architecture mamba; supported are BERT, GPT-2, Llama (also SmolLM2 and TinyLlama), Mistral and Qwen2"
     );
 }
 

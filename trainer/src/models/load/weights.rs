@@ -9,10 +9,10 @@ use tch::{Device, Kind, Tensor};
 use super::{
     super::{
         base::{LoadOptions, Precision},
-        bert, llama,
-        shape::{Architecture, ModelShape},
+        shape::ModelShape,
     },
-    Checkpoint, Header, LoadError,
+    Checkpoint, LoadError,
+    config::{Config, Header},
     files::ModelFiles,
     gguf, parse, read, safetensors,
 };
@@ -37,6 +37,8 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// Type of its elements; none where they are quantised.
     pub kind: Option<Kind>,
+    /// Bytes in the file.
+    pub bytes: u64,
 }
 
 impl Weights {
@@ -54,9 +56,8 @@ impl Weights {
             }
             ModelFiles::Gguf(file) => {
                 let gguf = gguf::open(&file, EXACT)?;
-                let shape = gguf.config.shape().map_err(|reason| LoadError::Unusable { path: file.clone(), reason })?;
                 let config = gguf.hugging_face_config();
-                Ok(Self { checkpoint: gguf.checkpoint, shape, config, folder: None })
+                Ok(Self { checkpoint: gguf.checkpoint, shape: gguf.shape, config, folder: None })
             }
         }
     }
@@ -85,8 +86,9 @@ impl Weights {
             if whole || is_head { name.to_owned() } else { format!("{prefix}{name}") }
         };
         let stored = self.checkpoint.list();
-        let mut tensors: Vec<StoredTensor> =
-            stored.map(|(name, shape, kind)| StoredTensor { name: full(name), shape: shape.to_vec(), kind }).collect();
+        let mut tensors: Vec<StoredTensor> = stored
+            .map(|(name, shape, kind, bytes)| StoredTensor { name: full(name), shape: shape.to_vec(), kind, bytes })
+            .collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         tensors
     }
@@ -112,8 +114,6 @@ const HEADS: [&str; 4] = ["lm_head.", "cls.", "classifier.", "score."];
 fn shape_of(config: &Path, json: &[u8]) -> Result<ModelShape, LoadError> {
     let header: Header = parse(config, json)?;
     let unusable = |reason| LoadError::Unusable { path: config.into(), reason };
-    match header.architecture().map_err(|found| LoadError::Architecture { path: config.into(), found })? {
-        Architecture::Bert => parse::<bert::Config>(config, json)?.shape().map_err(unusable),
-        Architecture::Llama => parse::<llama::Config>(config, json)?.shape().map_err(unusable),
-    }
+    let architecture = header.architecture().map_err(|found| LoadError::Architecture { path: config.into(), found })?;
+    Config::parse(config, json, architecture)?.shape().map_err(unusable)
 }

@@ -80,6 +80,8 @@ impl Engine<'_> {
             | Subject::Begin
             | Subject::Step
             | Subject::StepReply
+            | Subject::StepGradient
+            | Subject::StepGradientReply
             | Subject::Exchange
             | Subject::Finish
             | Subject::Replay) => {
@@ -164,7 +166,7 @@ impl Engine<'_> {
         let stale = match &error {
             FrameworkError::NotOpen { .. } | FrameworkError::StaleEpoch { .. } => true,
             // What comes twice has been taken once.
-            FrameworkError::OutOfOrder { got, expected, .. } => got < expected,
+            FrameworkError::OutOfOrder { again, .. } => *again,
             FrameworkError::Train(_)
             | FrameworkError::Link(_)
             | FrameworkError::Wire(_)
@@ -173,6 +175,7 @@ impl Engine<'_> {
             | FrameworkError::Tensor { .. }
             | FrameworkError::NotFinite { .. }
             | FrameworkError::Logits { .. }
+            | FrameworkError::Int8 { .. }
             | FrameworkError::Range { .. }
             | FrameworkError::TooManySteps { .. }
             | FrameworkError::Fields { .. }

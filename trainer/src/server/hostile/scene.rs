@@ -28,6 +28,8 @@ pub(super) const KD: &str = "kdFedLLM: {distillationSteps: 1}";
 pub(super) const KD_TOP_K: &str = "kdFedLLM: {distillationSteps: 1, logits: {topK: 2}}";
 pub(super) const SPLIT_V1: &str = "splitFedLLM: {variant: V1, cutLayer: 1}";
 pub(super) const SPLIT_V2: &str = "splitFedLLM: {variant: V2, cutLayer: 1}";
+pub(super) const SPLIT_U: &str = "splitFedLLM: {variant: V2, cutLayer: 1, head: Client}";
+pub(super) const SPLIT_INT8: &str = "splitFedLLM: {variant: V1, cutLayer: 1, activationCodec: INT8}";
 pub(super) const LOCAL_ONLY: &str = "localOnly: {}";
 
 /// No case waits for time: a third that is refused, or gives up, is not waited for.
@@ -169,7 +171,7 @@ pub(super) fn alone(framework: &'static str) -> Vec<u8> {
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
     let adapter = || {
         // Turns have a time of their own: here it must be long enough for an honest one.
-        let seconds = if framework == SPLIT_V2 { 5 } else { 1 };
+        let seconds = if [SPLIT_V2, SPLIT_U].contains(&framework) { 5 } else { 1 };
         let timeout = format!("participation.roundTimeout={seconds}s");
         play_with(&plan(framework, &["participation.minClients=2", &timeout]), Held::Nobody, None).adapter()
     };

@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// The tiny model's hidden states.
-const HIDDEN: i64 = 24;
+pub(super) const HIDDEN: i64 = 24;
 
 /// A step that `ask` may be answered with: two rows of three tokens.
-fn step(ask: &Message, number: u32) -> Message {
+pub(super) fn step(ask: &Message, number: u32) -> Message {
     let tensors = vec![
         floats("hidden", PayloadKind::Activation, &[2, 3, HIDDEN], 0.5),
         WireTensor::from_i32s("lengths", PayloadKind::Length, &[3, 1]),

@@ -505,7 +505,7 @@ impl World {
             // A real listener ends the session of one who does not begin with a join.
             (None, _) => self.break_off(connection, [true, true]),
             (Some(_), _) if self.sessions.get(&wire.client) != Some(&connection) => {}
-            (Some(_), Subject::Step) => self.step(connection, &message),
+            (Some(_), Subject::Step | Subject::StepGradient) => self.step(connection, &message),
             (Some(_), _) => {
                 let inbox = Inbox::Message(wire.client, message, Permit::of_nobody());
                 self.turn(Some(inbox));

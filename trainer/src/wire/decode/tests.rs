@@ -78,9 +78,27 @@ fn a_message_without_tensors_is_one_frame() {
 #[test]
 fn every_word_and_element_type_comes_back() {
     use PayloadKind::{Activation, ActivationGradient, Adapter, Gradient, Head, Label, Length, Logits};
-    use Subject::{Begin, Exchange, ExchangeReply, Finish, Join, Refuse, Step, StepReply, Upload, Welcome};
+    use Subject::{
+        Begin, Exchange, ExchangeReply, Finish, Join, Recall, Refuse, Replay, Step, StepGradient, StepGradientReply,
+        StepReply, Upload, Welcome,
+    };
     let kinds = [Adapter, Head, Gradient, Logits, Activation, ActivationGradient, Label, Length];
-    let subjects = [Join, Welcome, Begin, Step, StepReply, Upload, Exchange, ExchangeReply, Finish, Refuse];
+    let subjects = [
+        Join,
+        Welcome,
+        Begin,
+        Step,
+        StepReply,
+        StepGradient,
+        StepGradientReply,
+        Upload,
+        Exchange,
+        ExchangeReply,
+        Finish,
+        Refuse,
+        Recall,
+        Replay,
+    ];
     for subject in subjects {
         let of = |(index, kind): (usize, &PayloadKind)| {
             let element = Element::ALL[index % Element::ALL.len()];

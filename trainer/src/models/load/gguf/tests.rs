@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
-use super::*;
+use super::{header::Value, *};
 use crate::models::{
     Base, Head, LoraSettings, Model, Precision, Tokens,
     golden::{file, load, real_model},
@@ -84,21 +84,46 @@ fn header_of_tiny_llama() -> Writer {
         .float("llama.rope.freq_base", 10_000.0)
 }
 
+/// A tensor of a folder as a GGUF file has it.
+fn with_weight(writer: Writer, name: &str, weight: &Tensor) -> Writer {
+    let shape: Vec<usize> = weight.size().iter().map(|&n| n as usize).collect();
+    let numbers = Vec::<f32>::try_from(weight.flatten(0, -1)).unwrap();
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    writer.tensor(name, &shape, 0, &bytes)
+}
+
+fn with_weights(
+    mut writer: Writer,
+    folder: &str,
+    names: &[(&str, &str)],
+    arrange: impl Fn(&str, Tensor) -> Tensor,
+) -> Writer {
+    for (name, weight) in Tensor::read_safetensors(file(&format!("{folder}/model.safetensors"))).unwrap() {
+        let gguf = names.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
+        writer = with_weight(writer, &gguf, &arrange(&name, weight));
+    }
+    writer
+}
+
+const LLAMA_NAMES: [(&str, &str); 13] = [
+    ("model.", ""),
+    ("embed_tokens", "token_embd"),
+    ("layers.", "blk."),
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+    ("norm.", "norm."),
+];
+
 /// The tiny Llama as llama.cpp would convert it: other names, query and key rows interleaved.
 fn tiny_llama() -> Writer {
-    let names = [
-        ("embed_tokens", "token_embd"),
-        ("layers.", "blk."),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ];
+    let names = LLAMA_NAMES;
     let mut writer = header_of_tiny_llama();
     for (name, weight) in Tensor::read_safetensors(file("tiny-llama/model.safetensors")).unwrap() {
         let gguf = names.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
@@ -108,12 +133,54 @@ fn tiny_llama() -> Writer {
             "k_proj" => weight.view([2, 2, 8, 24]).transpose(1, 2).reshape([32, 24]),
             _ => weight,
         };
-        let shape: Vec<usize> = weight.size().iter().map(|&n| n as usize).collect();
-        let numbers = Vec::<f32>::try_from(weight.flatten(0, -1)).unwrap();
-        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        writer = writer.tensor(&gguf, &shape, 0, &bytes);
+        writer = with_weight(writer, &gguf, &weight);
     }
     writer
+}
+
+/// The tiny Qwen2 as llama.cpp would convert it: other names, rows as they are.
+fn tiny_qwen2() -> Writer {
+    let header = Writer::default()
+        .word("general.architecture", "qwen2")
+        .number("qwen2.embedding_length", 24)
+        .number("qwen2.feed_forward_length", 40)
+        .number("qwen2.block_count", 2)
+        .number("qwen2.attention.head_count", 4)
+        .number("qwen2.attention.head_count_kv", 2)
+        .number("qwen2.context_length", 64)
+        .float("qwen2.attention.layer_norm_rms_epsilon", 1e-5)
+        .float("qwen2.rope.freq_base", 10_000.0);
+    let names = [&[("model.norm", "output_norm")], &LLAMA_NAMES[..12]].concat();
+    with_weights(header, "tiny-qwen2", &names, |_, weight| weight)
+}
+
+/// The tiny GPT-2 as llama.cpp would convert it: other names, matrices with outputs first.
+fn tiny_gpt2() -> Writer {
+    let header = Writer::default()
+        .word("general.architecture", "gpt2")
+        .number("gpt2.embedding_length", 24)
+        .number("gpt2.feed_forward_length", 40)
+        .number("gpt2.block_count", 2)
+        .number("gpt2.attention.head_count", 3)
+        .number("gpt2.context_length", 24)
+        .float("gpt2.attention.layer_norm_epsilon", 1e-5);
+    let names = [
+        ("wte", "token_embd"),
+        ("wpe", "position_embd"),
+        ("ln_f", "output_norm"),
+        ("h.", "blk."),
+        ("ln_1", "attn_norm"),
+        ("ln_2", "ffn_norm"),
+        ("attn.c_attn", "attn_qkv"),
+        ("attn.c_proj", "attn_output"),
+        ("mlp.c_fc", "ffn_up"),
+        ("mlp.c_proj", "ffn_down"),
+    ];
+    let outputs_first = |name: &str, weight: Tensor| {
+        let is_matrix = name.contains(".c_") && name.ends_with("weight");
+        if is_matrix { weight.transpose(0, 1).contiguous() } else { weight }
+    };
+    with_weights(header, "tiny-gpt2", &names, outputs_first)
 }
 
 /// A model of one block with a tokenizer, every supported element type, and numbers that are nearly all zero.
@@ -135,18 +202,29 @@ pub(crate) fn smallest() -> Vec<u8> {
         .list("tokenizer.ggml.token_type", 5, 5, &types)
         .word("tokenizer.chat_template", "{{ messages }}")
         .number("tokenizer.ggml.eos_token_id", 0);
-    let (f32s, f16s, q4_1, q8_0, bf16s) = ((0, 128), (1, 64), (3, 20), (8, 34), (30, 64));
+    let (f32s, f16s, bf16s) = ((0, 128), (1, 64), (30, 64));
+    let (q4_0, q4_1, q5_0, q5_1, q8_0) = ((2, 18), (3, 20), (6, 22), (7, 24), (8, 34));
     for (name, rows, (type_id, row_bytes)) in [
         ("token_embd", 5, q8_0),
         ("blk.0.attn_q", 32, q4_1),
-        ("blk.0.attn_k", 16, q8_0),
-        ("blk.0.attn_v", 16, q4_1),
-        ("blk.0.attn_output", 32, q4_1),
+        ("blk.0.attn_k", 16, q4_0),
+        ("blk.0.attn_v", 16, q5_0),
+        ("blk.0.attn_output", 32, q5_1),
         ("blk.0.ffn_gate", 32, q8_0),
         ("blk.0.ffn_up", 32, bf16s),
         ("blk.0.ffn_down", 32, f16s),
     ] {
         writer = writer.tensor(&format!("{name}.weight"), &[rows, 32], type_id, &vec![0x11; rows * row_bytes]);
+    }
+    // Blocks of 256: tensors of a second block that the configuration does not count, so that they are made and not used.
+    for (name, type_id, bytes) in [
+        ("attn_output", 10, 84),
+        ("ffn_gate", 11, 110),
+        ("attn_v", 12, 144),
+        ("ffn_up", 13, 176),
+        ("ffn_down", 14, 210),
+    ] {
+        writer = writer.tensor(&format!("blk.1.{name}.weight"), &[1, 256], type_id, &vec![0x11; bytes]);
     }
     for name in ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"] {
         writer = writer.tensor(&format!("{name}.weight"), &[32], f32s.0, &vec![0; f32s.1]);
@@ -182,6 +260,61 @@ fn a_gguf_file_gives_the_bits_of_the_folder_it_was_made_from() {
     let logits = |base| Model::new(base, &lora, Head::Classifier(3), 1).unwrap().forward(&tokens, None);
     let expected = logits(load(folder.path()));
     assert!(logits(load_bytes(&tiny_llama().bytes()).unwrap()).equal(&expected));
+}
+
+#[test]
+fn qwen2_and_gpt2_from_gguf_files_give_the_bits_of_their_folders() {
+    let tokens = Tokens::right_padded(&[&[5, 9, 7, 33], &[8, 6]], 0, Device::Cpu);
+    for (writer, folder) in [(tiny_qwen2(), "tiny-qwen2"), (tiny_gpt2(), "tiny-gpt2")] {
+        let logits = |base: Base| {
+            let lora = crate::models::golden::query_value(&base);
+            Model::new(base, &lora, Head::Classifier(3), 1).unwrap().forward(&tokens, None)
+        };
+        let found = logits(load_bytes(&writer.bytes()).unwrap());
+        let difference = crate::models::golden::largest_difference(&found, &logits(load(&file(folder))));
+        // GPT-2's matrices lie the other way round in memory, and sums may be taken in another order.
+        assert!(difference < 1e-6, "{folder}: logits differ by {difference}");
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenTokenizer {
+    tokens: Vec<String>,
+    merges: Vec<String>,
+    texts: Vec<String>,
+    ids: std::collections::BTreeMap<String, Vec<Vec<u32>>>,
+}
+
+/// Golden: GPT2Tokenizer and Qwen2Tokenizer of transformers with the same vocabulary.
+#[test]
+fn texts_are_split_as_transformers_splits_them_for_gpt2_and_qwen2() {
+    let golden: GoldenTokenizer = crate::models::golden::json("gguf_tokenizers.json");
+    let words = |words: &[String]| words.iter().flat_map(|word| text(word)).collect::<Vec<u8>>();
+    let types: Vec<u8> =
+        golden.tokens.iter().flat_map(|token| if token == "<|end|>" { 3i32 } else { 1 }.to_le_bytes()).collect();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    assert_eq!(golden.ids.len(), 2);
+    for (pre, expected) in &golden.ids {
+        let writer = Writer::default()
+            .word("tokenizer.ggml.model", "gpt2")
+            .word("tokenizer.ggml.pre", pre)
+            .list("tokenizer.ggml.tokens", 8, golden.tokens.len(), &words(&golden.tokens))
+            .list("tokenizer.ggml.merges", 8, golden.merges.len(), &words(&golden.merges))
+            .list("tokenizer.ggml.token_type", 5, golden.tokens.len(), &types);
+        fs::write(&path, writer.bytes()).unwrap();
+        let loaded = super::super::load_tokenizer(&path).unwrap();
+        for (text, ids) in golden.texts.iter().zip(expected) {
+            assert_eq!(loaded.tokenizer.encode(text.as_str(), true).unwrap().get_ids(), ids, "{pre}: {text:?}");
+        }
+    }
+    let other = Writer::default().word("tokenizer.ggml.model", "gpt2").word("tokenizer.ggml.pre", "llama-bpe");
+    fs::write(&path, other.bytes()).unwrap();
+    let found = super::super::load_tokenizer(&path).unwrap_err().to_string();
+    assert!(
+        found.ends_with("its tokenizer.ggml.pre is llama-bpe; of GGUF files only gpt-2, qwen2 or smollm is read"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -283,8 +416,9 @@ fn what_is_no_gguf_is_refused() {
 #[test]
 fn other_quantisations_are_refused_by_name() {
     let bytes = |type_id| header_of_tiny_llama().tensor("token_embd.weight", &[64, 24], type_id, &[0; 9000]).bytes();
-    let found = sentence(&bytes(14));
-    assert_eq!(found, "model.gguf has elements of type Q6_K; supported are F32, F16, BF16, Q8_0 and Q4_1");
+    let found = sentence(&bytes(23));
+    let supported = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K";
+    assert_eq!(found, format!("model.gguf has elements of type IQ4_XS; supported are {supported}"));
     assert!(sentence(&bytes(40)).contains("number 40"));
 }
 
