@@ -74,8 +74,8 @@ pub struct Group {
     /// and the join bundle that the operator makes; needs `server.expose`.
     #[serde(default)]
     pub placement: Placement,
-    /// Where its KD-FedLLM clients keep their models between rounds. Left out, in the pod: a replaced pod replays its
-    /// rounds.
+    /// Where its clients keep what goes on from round to round: in KD-FedLLM their models, with `FLoRA` or
+    /// `FedExLoRA` what was added beside the base. Left out, in the pod: a replaced pod replays its rounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     /// Overlay on its pods: resources, nodeSelector, volumes and the like. Merged by Kubernetes' own list keys.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     quantities::{ByteSize, Decimal},
     report::FrameworkName,
-    rules::{above_zero, at_most_one, between, exactly_one, zero_to_one},
-    training::Optimizer,
+    rules::{above_zero, at_most_one, below_one, between, exactly_one, zero_to_one},
+    training::{AdamW, Sgd},
 };
 
 /// How the clients learn together: exactly one of the three frameworks, or of the two baselines they are compared with.
@@ -59,6 +59,12 @@ impl Framework {
     "gradients are averaged by FedAvg; the other aggregations combine parameters, so set upload: Parameters"))]
 #[x_kube(validation = ("!(self.upload == 'Gradients' && has(self.proximalMu))",
     "proximalMu restrains local steps and upload: Gradients takes none; leave it out or set upload: Parameters"))]
+#[x_kube(validation = ("!has(self.serverOptimizer) || self.upload == 'Gradients' || !(has(self.serverOptimizer.adamW) || has(self.serverOptimizer.sgd))",
+    "adamW and sgd step along gradients; with upload: Parameters set serverOptimizer to fedAvgM, fedAdam or fedYogi"))]
+#[x_kube(validation = ("!has(self.serverOptimizer) || self.upload == 'Parameters' || !(has(self.serverOptimizer.fedAvgM) || has(self.serverOptimizer.fedAdam) || has(self.serverOptimizer.fedYogi))",
+    "fedAvgM, fedAdam and fedYogi step along the mean of parameters; with upload: Gradients set serverOptimizer to adamW or sgd"))]
+#[x_kube(validation = ("!has(self.serverOptimizer) || self.aggregation in ['FedAvg', 'FFALoRA']",
+    "a server optimizer steps along the mean of the matrices, which FedAvg and FFALoRA take; leave it out with the other aggregations"))]
 pub struct FedLlm {
     /// What a client uploads. `Parameters`: its adapter after the local steps. `Gradients`: the mean gradient of its
     /// batches at the round's starting adapter, without local steps; the server's optimizer applies it.
@@ -66,18 +72,80 @@ pub struct FedLlm {
     pub upload: Upload,
     /// How the server combines adapters. `FedAvg`: the mean of A and B weighted by examples. `FFALoRA`: A is frozen and
     /// only B travels. `FLoRA`: adapters are stacked, exact and for unequal ranks. `FedExLoRA`: the mean plus the exact
-    /// residual. `FlexLoRA`: the mean product cut to each client's rank by singular values.
+    /// residual. `FlexLoRA`: the mean product cut to each client's rank by singular values, for unequal ranks.
     #[serde(default)]
     pub aggregation: Aggregation,
     /// Optimizer that the server applies to the mean update. Left out, `Parameters` takes the mean as it is and
     /// `Gradients` uses `training.optimizer`. Its state lives on over the rounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_optimizer: Option<Optimizer>,
+    pub server_optimizer: Option<ServerOptimizer>,
     /// The mu of `FedProx`: weight of the squared distance to the round's starting adapter in the clients' loss. Left
     /// out, no such term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = above_zero("FedProx's mu"))]
     pub proximal_mu: Option<Decimal>,
+}
+
+/// What the server does with the mean of what clients upload: exactly one.
+///
+/// `fedAvgM`, `fedAdam` and `fedYogi` (Reddi et al., arXiv 2003.00295) take the mean of the clients' parameters less
+/// the round's own for a gradient; `adamW` and `sgd` take the mean of gradients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = exactly_one(&["fedAvgM", "fedAdam", "fedYogi", "adamW", "sgd"]))]
+pub struct ServerOptimizer {
+    /// The mean update with momentum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fed_avg_m: Option<FedAvgM>,
+    /// Adam on mean updates, without bias correction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fed_adam: Option<Adaptive>,
+    /// As `fedAdam`, with a second moment that changes by at most its own share: steadier where updates are sparse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fed_yogi: Option<Adaptive>,
+    /// `AdamW` along the mean gradient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adam_w: Option<AdamW>,
+    /// Gradient descent along the mean gradient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sgd: Option<Sgd>,
+}
+
+/// Server momentum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FedAvgM {
+    /// Step size; with 1 and no momentum the server takes the mean as it is.
+    #[serde(default = "whole_step")]
+    #[x_kube(validation = above_zero("a learning rate"))]
+    pub learning_rate: Decimal,
+    /// Share of the last step that the next one keeps; 0 for none.
+    #[serde(default = "nine_tenths")]
+    #[x_kube(validation = below_one("a momentum"))]
+    pub momentum: Decimal,
+}
+
+/// An adaptive server optimizer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Adaptive {
+    /// Step size.
+    #[serde(default = "adaptive_rate")]
+    #[x_kube(validation = above_zero("a learning rate"))]
+    pub learning_rate: Decimal,
+    /// Decay of the mean of updates.
+    #[serde(default = "nine_tenths")]
+    #[x_kube(validation = below_one("beta1"))]
+    pub beta1: Decimal,
+    /// Decay of the mean of squared updates.
+    #[serde(default = "adaptive_beta2")]
+    #[x_kube(validation = below_one("beta2"))]
+    pub beta2: Decimal,
+    /// How adaptive it is: the smaller, the more each number's step is its own. Also what the second moment starts
+    /// from, squared.
+    #[serde(default = "tau")]
+    #[x_kube(validation = above_zero("tau"))]
+    pub tau: Decimal,
 }
 
 /// What a `FedLLM` client uploads.
@@ -230,6 +298,26 @@ pub struct Central {}
 /// The local baseline has no settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LocalOnly {}
+
+fn whole_step() -> Decimal {
+    Decimal::literal("1")
+}
+
+fn nine_tenths() -> Decimal {
+    Decimal::literal("0.9")
+}
+
+fn adaptive_rate() -> Decimal {
+    Decimal::literal("1e-2")
+}
+
+fn adaptive_beta2() -> Decimal {
+    Decimal::literal("0.99")
+}
+
+fn tau() -> Decimal {
+    Decimal::literal("1e-3")
+}
 
 fn temperature() -> Decimal {
     Decimal::literal("2.0")

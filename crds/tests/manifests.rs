@@ -27,6 +27,7 @@ fn every_manifest_loads_and_each_framework_has_one() {
     let expected = [
         ("central", "central"),
         ("fedllm", "FedLLM"),
+        ("fedllm-flora", "FedLLM"),
         ("fedllm-gradients", "FedLLM"),
         ("kd", "KD-FedLLM"),
         ("local-only", "localOnly"),

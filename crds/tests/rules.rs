@@ -62,6 +62,14 @@ const BROKEN: &[(&[&str], &str)] = &[
         "spec.clients.groups: adapters of different ranks can be combined by fedLLM with aggregation FLoRA or FlexLoRA, and need no combining in kdFedLLM and localOnly; elsewhere leave the groups' rank out",
     ),
     (
+        &["framework.fedLLM.aggregation=FFALoRA", "clients.groups=[{name: a, rank: 4}]"],
+        "spec.clients.groups: adapters of different ranks can be combined by fedLLM with aggregation FLoRA or FlexLoRA, and need no combining in kdFedLLM and localOnly; elsewhere leave the groups' rank out",
+    ),
+    (
+        &["framework.fedLLM.aggregation=FedExLoRA", "clients.groups=[{name: a, rank: 4}]"],
+        "spec.clients.groups: adapters of different ranks can be combined by fedLLM with aggregation FLoRA or FlexLoRA, and need no combining in kdFedLLM and localOnly; elsewhere leave the groups' rank out",
+    ),
+    (
         &["clients.groups=[{name: a, placement: External}]"],
         "spec.server: an External group dials the server from outside; set server.expose, for example {type: LoadBalancer}",
     ),
@@ -100,7 +108,30 @@ const BROKEN: &[(&[&str], &str)] = &[
         "spec.framework.fedLLM: proximalMu restrains local steps and upload: Gradients takes none; leave it out or set upload: Parameters",
     ),
     (&["framework.fedLLM.proximalMu=0"], "spec.framework.fedLLM.proximalMu is \"0\"; FedProx's mu is a number above 0"),
-    (&["framework.fedLLM.serverOptimizer={}"], "spec.framework.fedLLM.serverOptimizer: set exactly one of adamW, sgd"),
+    (
+        &["framework.fedLLM={upload: Gradients, serverOptimizer: {}}"],
+        "spec.framework.fedLLM.serverOptimizer: set exactly one of fedAvgM, fedAdam, fedYogi, adamW, sgd",
+    ),
+    (
+        &["framework.fedLLM.serverOptimizer={adamW: {}}"],
+        "spec.framework.fedLLM: adamW and sgd step along gradients; with upload: Parameters set serverOptimizer to fedAvgM, fedAdam or fedYogi",
+    ),
+    (
+        &["framework.fedLLM={upload: Gradients, serverOptimizer: {fedYogi: {}}}"],
+        "spec.framework.fedLLM: fedAvgM, fedAdam and fedYogi step along the mean of parameters; with upload: Gradients set serverOptimizer to adamW or sgd",
+    ),
+    (
+        &["framework.fedLLM={aggregation: FLoRA, serverOptimizer: {fedAdam: {}}}"],
+        "spec.framework.fedLLM: a server optimizer steps along the mean of the matrices, which FedAvg and FFALoRA take; leave it out with the other aggregations",
+    ),
+    (
+        &["framework.fedLLM.serverOptimizer={fedAvgM: {momentum: '1'}}"],
+        "spec.framework.fedLLM.serverOptimizer.fedAvgM.momentum is \"1\"; a momentum is a number from 0 up to, but not, 1",
+    ),
+    (
+        &["framework.fedLLM.serverOptimizer={fedAdam: {tau: '0'}}"],
+        "spec.framework.fedLLM.serverOptimizer.fedAdam.tau is \"0\"; tau is a number above 0",
+    ),
     (
         &["framework={kdFedLLM: {temperature: '0'}}", PUBLIC],
         "spec.framework.kdFedLLM.temperature is \"0\"; a temperature is a number above 0",
@@ -381,6 +412,9 @@ const KEPT: &[&[&str]] = &[
     &[SPLIT, "clients.groups=[{name: a, cutLayer: 3}, {name: b, cutLayer: 5}]"],
     &["framework={splitFedLLM: {variant: V2, cutLayer: 2}}", "clients.groups=[{name: a, cutLayer: 2}]"],
     &["framework.fedLLM.aggregation=FLoRA", "clients.groups=[{name: a, rank: 4}, {name: b, rank: 16}]"],
+    &["framework.fedLLM.serverOptimizer={fedAvgM: {}}"],
+    &["framework.fedLLM={aggregation: FFALoRA, serverOptimizer: {fedAdam: {}}}"],
+    &["framework.fedLLM={upload: Gradients, serverOptimizer: {sgd: {}}}"],
     &[KD, PUBLIC, "clients.groups=[{name: a, rank: 4}]"],
     &["clients.groups=[{name: a, placement: External}]", "server.expose={}"],
     &["participation.minClients=2"],

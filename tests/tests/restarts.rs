@@ -70,6 +70,23 @@ fn a_run_that_was_killed_goes_on_where_it_was_and_a_fresh_one_starts_anew() {
     assert!(bench.adapter("out", "tiny") == bench.adapter("again", "tiny"), "the adapters differ");
 }
 
+/// What is beside the base is everyone's state: the server's in its checkpoint, each client's in its own.
+#[test]
+fn flora_that_was_killed_writes_the_adapter_of_a_run_that_was_not() {
+    let bench = Bench::new();
+    let spec = bench.spec("tiny", "fedLLM: {aggregation: FLoRA}");
+    let _whole = run(&bench, &spec, "out", &[]).wait().well();
+    let mut killed = run(&bench, &spec, "again", &[]);
+    wait_for_round(&mut killed, 4);
+    drop(killed);
+    let resumed = run(&bench, &spec, "again", &[]).wait().well();
+    assert!(resumed.stderr.contains("tiny goes on after round 3"), "{}", resumed.stderr);
+    assert!(bench.adapter("out", "tiny") == bench.adapter("again", "tiny"), "the adapters differ");
+    let [whole, resumed] = ["out", "again"].map(|out| bench.report(out, "tiny"));
+    assert_eq!(whole.final_figures, resumed.final_figures);
+    assert_eq!(whole.totals.payload_bytes, resumed.totals.payload_bytes);
+}
+
 #[test]
 fn sigterm_and_sigint_end_a_run_which_then_goes_on() {
     let bench = Bench::new();

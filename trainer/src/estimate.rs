@@ -130,7 +130,8 @@ impl ClientEstimate {
 fn memory(plan: &Plan, client: usize, facts: &Facts, recipe: &Recipe, largest: BatchSize) -> u64 {
     let modelled =
         if plan.gradient_checkpointing { flops::modelled_checkpointed_memory } else { flops::modelled_memory };
-    let of = |part, batch| modelled(&facts.shape, part, &facts.lora, recipe.head, batch, plan.precision);
+    let lora = plan.lora_of(client, &facts.lora);
+    let of = |part, batch| modelled(&facts.shape, part, &lora, recipe.head, batch, plan.precision);
     let (part, none) = (plan.framework.client_part(client), BatchSize::of_rows(0, 0));
     let training = of(part, largest);
     if facts.converted_bytes == 0 {
@@ -147,9 +148,11 @@ fn round_of(plan: &Plan, facts: &Facts, recipe: &Recipe, batches: &[BatchSize], 
     };
     let public_reads = public_reads(&facts.public, recipe.head);
     let (client, shape) = (key.client as usize, &facts.shape);
-    let payload = plan.framework.payload(&PayloadFacts { client, shape, recipe, public_reads, steps });
+    let before = if key.round > 1 { plan.rules.sample(key.round - 1) } else { Vec::new() };
+    let payload = plan.framework.payload(&PayloadFacts { client, shape, recipe, before: &before, public_reads, steps });
     let of = |wanted| payload.iter().filter(|((direction, _), _)| *direction == wanted).map(|(_, bytes)| bytes).sum();
-    let flops = plan.framework.client_flops(&WorkFacts { shape, recipe, batches, public: &facts.public, key });
+    let own = Recipe { lora: plan.lora_of(client, &recipe.lora), ..recipe.clone() };
+    let flops = plan.framework.client_flops(&WorkFacts { shape, recipe: &own, batches, public: &facts.public, key });
     let payload_bytes = UpDown { up: of(Direction::Up), down: of(Direction::Down) };
     RoundEstimate { round: key.round, payload_bytes, flops: flops.headline() }
 }

@@ -221,21 +221,30 @@ pub fn evaluate(model: &Model, examples: &[Example], recipe: &Recipe) -> Evaluat
 /// Floating point operations of [`evaluate`].
 pub fn flops(model: &Model, examples: &[Example], recipe: &Recipe) -> f64 {
     match recipe.head {
-        Head::Classifier(_) => forward_flops(model.shape(), examples, recipe),
+        Head::Classifier(_) => forward_flops_of(model, examples, recipe),
         Head::Language => {
             let others = text::alternatives(examples).1;
-            forward_flops(model.shape(), examples, recipe) + forward_flops(model.shape(), &others, recipe)
+            forward_flops_of(model, examples, recipe) + forward_flops_of(model, &others, recipe)
         }
     }
 }
 
 /// Floating point operations of a forward pass over `examples`, batched as [`logits`] does.
 pub fn forward_flops(shape: &ModelShape, examples: &[Example], recipe: &Recipe) -> f64 {
+    sum_of_batches(examples, recipe, |size| flops::forward(shape, Part::Whole, &recipe.lora, recipe.head, size))
+}
+
+/// [`forward_flops`] of this very model, with what is beside its base.
+fn forward_flops_of(model: &Model, examples: &[Example], recipe: &Recipe) -> f64 {
+    sum_of_batches(examples, recipe, |size| flops::forward_of(model, Part::Whole, &recipe.lora, size))
+}
+
+fn sum_of_batches(examples: &[Example], recipe: &Recipe, flops: impl Fn(BatchSize) -> f64) -> f64 {
     let batch_flops = |batch: &Vec<usize>| {
         let seq = batch.iter().map(|&index| examples[index].tokens.len()).max().unwrap_or(0);
         let reads = batch.iter().map(|&index| examples[index].reads()).sum();
         let size = BatchSize { rows: batch.len(), seq, reads };
-        flops::forward(shape, Part::Whole, &recipe.lora, recipe.head, size)
+        flops(size)
     };
     batches(examples, recipe.batch_size).iter().map(batch_flops).sum()
 }

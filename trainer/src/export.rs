@@ -8,6 +8,7 @@ use std::{
 
 use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use serde_json::{Value, json};
+use tch::TchError;
 use thiserror::Error;
 
 use crate::{
@@ -15,6 +16,10 @@ use crate::{
     models::{Head, LoraSettings, Model, Parameter},
     wire::{Element, WireError, WireTensor},
 };
+
+mod condense;
+
+pub use condense::{PROBES, condense};
 
 /// What the adapter's files say beside its weights.
 #[derive(Debug)]
@@ -48,6 +53,9 @@ pub enum ExportError {
     /// The file format.
     #[error("the adapter cannot be written: {0}")]
     Format(#[from] SafeTensorError),
+    /// What is beside the base cannot be decomposed.
+    #[error("the adapter cannot be written: its singular values cannot be found: {0}")]
+    Singular(#[from] TchError),
 }
 
 /// Writes `adapter_model.safetensors`, `adapter_config.json` and `config.json` to `folder`, whole or not at all.
@@ -85,7 +93,7 @@ fn view(tensor: &WireTensor) -> Result<(&str, TensorView<'_>), SafeTensorError> 
 
 /// `adapter_config.json` as PEFT 0.21 reads it.
 fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
-    let lora = export.lora;
+    let lora = &at_the_rank_of(model, export.lora);
     json!({
         "peft_type": "LORA",
         "task_type": task_type(model.head()),
@@ -102,6 +110,16 @@ fn adapter_config(model: &Model, export: &Export<'_>) -> Value {
         "init_lora_weights": true,
         "inference_mode": true,
     })
+}
+
+/// The settings with the rank that the model's pairs have, and the alpha that leaves the scale what it is.
+fn at_the_rank_of(model: &Model, lora: &LoraSettings) -> LoraSettings {
+    let rank = model.adapter().pairs().next().map_or(lora.rank, |[a, _]| a.tensor.size()[0] as usize);
+    if rank == lora.rank {
+        return lora.clone();
+    }
+    let of_one = LoraSettings { rank, alpha: 1.0, ..lora.clone() };
+    LoraSettings { alpha: lora.scale() / of_one.scale(), ..of_one }
 }
 
 /// PEFT's name of the task.

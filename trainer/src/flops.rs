@@ -6,7 +6,7 @@
 //! operand that needs a gradient: frozen weights never do, and activations only above the first trained layer. Gradient
 //! checkpointing runs the forward pass of those blocks once more.
 
-use crate::models::{Head, LinearShape, LoraSettings, ModelShape, Part, Precision};
+use crate::models::{Head, LinearShape, LoraSettings, Model, ModelShape, Part, Precision, Residual};
 
 /// How large a padded batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,12 @@ impl BatchSize {
 
 /// FLOPs of one forward pass.
 pub fn forward(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
-    count(shape, part, lora, head, batch).forward
+    count(shape, part, lora, head, batch, None).forward
+}
+
+/// FLOPs of one forward pass of this very model, with what earlier rounds left beside its weights.
+pub fn forward_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
+    count(model.shape(), part, lora, model.head(), batch, Some(model)).forward
 }
 
 /// FLOPs of one forward and backward pass.
@@ -41,14 +46,30 @@ pub fn forward(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, 
 /// The front's backward starts from the gradient of its activations; the back, and a head that is apart from it, also
 /// computes the gradient of what it was sent.
 pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
-    let count = count(shape, part, lora, head, batch);
+    let count = count(shape, part, lora, head, batch, None);
+    count.forward + count.backward
+}
+
+/// [`train`] of this very model, with what earlier rounds left beside its weights, and without the gradients of what
+/// is frozen.
+pub fn train_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
+    let count = count(model.shape(), part, lora, model.head(), batch, Some(model));
     count.forward + count.backward
 }
 
 /// FLOPs of running blocks again in backward (gradient checkpointing): those from which a gradient is asked.
 pub fn recompute(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
+    again(shape, part, lora, batch, None)
+}
+
+/// [`recompute`] of this very model.
+pub fn recompute_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
+    again(model.shape(), part, lora, batch, Some(model))
+}
+
+fn again(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize, model: Option<&Model>) -> f64 {
     let (rows, seq) = (batch.rows as f64, batch.seq as f64);
-    let mut count = Count { lora, shape, rows, seq, forward: 0.0, backward: 0.0 };
+    let mut count = Count { lora, shape, model, rows, seq, forward: 0.0, backward: 0.0 };
     let mut needs_gradient = matches!(part, Part::Back(_));
     let again = part.blocks(shape.blocks).map(|block| {
         let before = count.forward;
@@ -58,9 +79,16 @@ pub fn recompute(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: Bat
     again.sum()
 }
 
-fn count<'a>(shape: &'a ModelShape, part: Part, lora: &'a LoraSettings, head: Head, batch: BatchSize) -> Count<'a> {
+fn count<'a>(
+    shape: &'a ModelShape,
+    part: Part,
+    lora: &'a LoraSettings,
+    head: Head,
+    batch: BatchSize,
+    model: Option<&'a Model>,
+) -> Count<'a> {
     let (rows, seq) = (batch.rows as f64, batch.seq as f64);
-    let mut count = Count { lora, shape, rows, seq, forward: 0.0, backward: 0.0 };
+    let mut count = Count { lora, shape, model, rows, seq, forward: 0.0, backward: 0.0 };
     // An embedding is a look-up in a frozen table; activations that came over the network need a gradient.
     let mut needs_gradient = !part.embeds();
     for block in part.blocks(shape.blocks) {
@@ -78,6 +106,8 @@ fn count<'a>(shape: &'a ModelShape, part: Part, lora: &'a LoraSettings, head: He
 struct Count<'a> {
     lora: &'a LoraSettings,
     shape: &'a ModelShape,
+    /// Where one model is counted rather than any of its shape.
+    model: Option<&'a Model>,
     rows: f64,
     seq: f64,
     forward: f64,
@@ -99,8 +129,18 @@ impl Count<'_> {
             return base;
         }
         let rank = self.lora.rank;
-        let low = self.product(2.0 * rows * (linear.inputs * rank) as f64, [input, true]);
+        if let Some(residual) = self.residual(linear) {
+            self.product(2.0 * rows * residual.size() as f64, [input, false]);
+        }
+        let trains_a = self.model.is_none_or(|model| model.adapter().pairs().all(|[a, _]| !a.frozen));
+        let low = self.product(2.0 * rows * (linear.inputs * rank) as f64, [input, trains_a]);
         self.product(2.0 * rows * (rank * linear.outputs) as f64, [low, true])
+    }
+
+    fn residual(&self, linear: &LinearShape) -> Option<&Residual> {
+        let model = self.model.filter(|model| model.residuals().iter().any(Option::is_some))?;
+        let index = model.adapter().targets().iter().position(|target| *target == linear.name)?;
+        model.residuals()[index].as_ref()
     }
 
     /// What follows the last block. A classifier and what it pools with are trained or may be; a vocabulary is frozen.

@@ -3,7 +3,7 @@
 //!
 //! | | `fedllm` | `kd` | `split` | `central` | `local_only` |
 //! |---|---|---|---|---|---|
-//! | server sends | adapter | its student's logits on the public set | adapter of the front | nothing | nothing |
+//! | server sends | adapter, or what to add beside the base | its student's logits on the public set | adapter of the front | nothing | nothing |
 //! | during the round | nothing | nothing | activations up, their gradients down; twice with the head at the client | nothing | nothing |
 //! | client uploads | adapter, or its gradient | its logits on the public set | adapter of what it holds | | figures |
 //! | server does | mean, weighted by examples | mean of logits, distils into its student | runs the back, averages fronts | trains on all data | nothing |
@@ -42,6 +42,7 @@ pub mod split;
 
 pub(crate) use adapter::payload_kind;
 pub use kd::public_reads;
+pub(crate) use settings::ranks;
 pub use settings::{Refused, parse};
 
 /// A framework: what its rounds look like, and how to make its halves.
@@ -71,6 +72,17 @@ pub trait Framework: Debug + Send + Sync {
     /// of so many batches each.
     fn units(&self, _clients: u64, local: u64, _batches_a_step: u64) -> u64 {
         local
+    }
+
+    /// Whether what clients keep from round to round is the same for all: then a client goes on from the newest also
+    /// where it did not take part in it.
+    fn shares_state(&self) -> bool {
+        false
+    }
+
+    /// Rank of the server's own adapter, where the clients' ranks rather than `rank` decide it.
+    fn global_rank(&self, rank: usize) -> usize {
+        rank
     }
 
     /// Refuses settings that do not fit the model, its classes or the public set: asked once these are known, before the
@@ -122,8 +134,10 @@ pub struct PayloadFacts<'a> {
     pub client: Client,
     /// The model.
     pub shape: &'a ModelShape,
-    /// Adapter and head.
+    /// The server's adapter, and the head.
     pub recipe: &'a Recipe,
+    /// Who answered in the round before; nobody in the first.
+    pub before: &'a [Client],
     /// States that a head reads on all public examples, as [`public_reads`] counts them.
     pub public_reads: usize,
     /// The client's steps of the round.

@@ -20,6 +20,7 @@ pub mod fuzzing;
 pub mod identity;
 pub mod local;
 pub mod logs;
+pub mod low_rank;
 pub mod merge;
 pub mod meter;
 pub mod models;

@@ -44,6 +44,9 @@ pub struct Recipe {
     pub seed: u64,
     /// What fills a batch; masked, so that it decides nothing.
     pub pad_id: u32,
+    /// The mu of `FedProx` (Li et al., arXiv 1812.06127): the loss of a round's steps has `mu / 2` times the squared
+    /// distance to where the round began beside it. Zero for none.
+    pub proximal_mu: f64,
     /// Whether blocks run again in backward, so that their activations need not be kept.
     pub gradient_checkpointing: bool,
 }
@@ -53,6 +56,12 @@ impl Recipe {
     pub fn step_flops(&self, shape: &ModelShape, part: Part, size: BatchSize) -> f64 {
         let flops = flops::train(shape, part, &self.lora, self.head, size);
         if self.gradient_checkpointing { flops + flops::recompute(shape, part, &self.lora, size) } else { flops }
+    }
+
+    /// [`Recipe::step_flops`] of this very model, with what is beside its base.
+    pub fn step_flops_of(&self, model: &Model, part: Part, size: BatchSize) -> f64 {
+        let flops = flops::train_of(model, part, &self.lora, size);
+        if self.gradient_checkpointing { flops + flops::recompute_of(model, part, &self.lora, size) } else { flops }
     }
 
     /// `work` in batches: each step of it takes as many as accumulate.
@@ -173,17 +182,43 @@ pub fn train(
 ) -> Result<f64, TrainError> {
     let parameters = tensors(model, Part::Whole);
     let mut optimizer = Optimizer::new(&recipe.optimizer, &parameters);
+    let pull = Pull::to_here(recipe.proximal_mu, &parameters);
     let batches = plan(examples, recipe, key);
     let mut pace = Pace::new(recipe, key.round, batches.len());
     let mut losses = 0.0;
     for (step, indices) in batches.iter().enumerate() {
         let key = Key { step: step as u32, ..key };
-        let (loss, gradients) = gradients(model, examples, indices, recipe, key, worker)?;
-        let stepped = worker.compute(|| pace.take(&mut optimizer, &parameters, &gradients));
+        let (loss, mut gradients) = gradients(model, examples, indices, recipe, key, worker)?;
+        let stepped = worker.compute(|| {
+            pull.add_to(&mut gradients, &parameters);
+            pace.take(&mut optimizer, &parameters, &gradients)
+        });
         worker.meter.steps += u64::from(stepped);
         losses += loss;
     }
     Ok(losses / batches.len().max(1) as f64)
+}
+
+/// The pull of `FedProx` back to where a round began.
+struct Pull {
+    mu: f64,
+    start: Vec<Tensor>,
+}
+
+impl Pull {
+    fn to_here(mu: f64, parameters: &[&Tensor]) -> Self {
+        // With a mu of zero nothing is added at all: it may decide no bit.
+        let start = if mu > 0.0 { parameters.iter().map(|p| p.detach().copy()).collect() } else { Vec::new() };
+        Self { mu, start }
+    }
+
+    /// Adds the gradient of `mu / 2 |theta - theta_start|^2`. The loss that is reported goes without this term.
+    fn add_to(&self, gradients: &mut [Tensor], parameters: &[&Tensor]) {
+        let _no_graph = tch::no_grad_guard();
+        for ((gradient, parameter), start) in gradients.iter_mut().zip(parameters).zip(&self.start) {
+            *gradient = &*gradient + (*parameter - start) * self.mu;
+        }
+    }
 }
 
 /// The mean of a round's gradients, all taken where `model` stands now, and the mean loss.
@@ -245,7 +280,7 @@ pub fn check_evaluation(evaluation: &Evaluation, who: &str, round: u32) -> Resul
 /// Counts the forward and backward pass of `part` over this batch.
 pub fn count_batch(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, worker: &mut Worker) {
     let size = batch.size();
-    worker.meter.flops.train += recipe.step_flops(model.shape(), part, size);
+    worker.meter.flops.train += recipe.step_flops_of(model, part, size);
     worker.count_batch(batch.real, size.tokens());
 }
 

@@ -9,6 +9,7 @@
 //! | `linear.rs`, `norm.rs`, `attention.rs`, `rope.rs` | what the architectures share |
 //! | `cache.rs` | what a block keeps of the tokens that have passed |
 //! | `lora.rs` | the adapter: its parameters, their order, names and initial values |
+//! | `residual.rs` | what earlier rounds left beside frozen weights |
 //! | `base.rs` | frozen weights, one copy for everybody in the process |
 //! | `cut.rs` | a model as front and back |
 //! | `recompute.rs` | loss and gradients, with blocks that run again instead of being remembered |
@@ -32,6 +33,7 @@ mod lora;
 mod names;
 mod norm;
 mod recompute;
+mod residual;
 mod rope;
 mod shape;
 mod tokens;
@@ -46,6 +48,7 @@ pub use head::Head;
 pub use load::{ChatTemplate, LoadError, LoadedTokenizer, StoredTensor, Weights, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
 pub use recompute::Kept;
+pub use residual::Residual;
 pub use shape::{Architecture, LinearShape, ModelShape};
 pub use tokens::Tokens;
 

@@ -51,8 +51,10 @@ pub struct Plan {
     pub threads: usize,
     /// What is trained and evaluated on.
     pub data: DataPlan,
-    /// The adapter.
+    /// The adapter of the server's model.
     pub lora: LoraSettings,
+    /// LoRA rank of each client, by ordinal.
+    pub ranks: Vec<usize>,
     /// Folder of the adapter to start from; none for a fresh one.
     pub initial_adapter: Option<Origin>,
     /// Steps or epochs of a round.
@@ -161,7 +163,8 @@ impl Plan {
             },
             threads: spec.training.threads as usize,
             data: data::parse(spec, needs.client_evaluates),
-            lora: lora(&spec.tuning.lora),
+            lora: lora(&spec.tuning.lora, framework.as_ref()),
+            ranks: frameworks::ranks(spec),
             initial_adapter: spec.tuning.lora.initial_adapter.as_ref().map(Origin::of),
             work: match spec.training.local_work() {
                 spec::LocalWork::Steps(steps) => LocalWork::Steps(steps as usize),
@@ -200,6 +203,7 @@ impl Plan {
             max_length: self.data.max_sequence_length,
             seed: self.seed,
             pad_id,
+            proximal_mu: 0.0,
             gradient_checkpointing: self.gradient_checkpointing,
         }
     }
@@ -212,15 +216,20 @@ impl Plan {
         }
     }
 
+    /// `lora`, whose targets are resolved, as this client has it.
+    pub fn lora_of(&self, ordinal: usize, lora: &LoraSettings) -> LoraSettings {
+        LoraSettings { rank: self.ranks[ordinal], ..lora.clone() }
+    }
+
     /// The ordinal of a client id such as `silo-a/0`.
     pub fn ordinal(&self, id: &str) -> Option<usize> {
         self.clients.iter().position(|client| client.to_string() == id)
     }
 }
 
-fn lora(spec: &fedtune_crds::tuning::Lora) -> LoraSettings {
+fn lora(spec: &fedtune_crds::tuning::Lora, framework: &dyn frameworks::Framework) -> LoraSettings {
     LoraSettings {
-        rank: spec.rank as usize,
+        rank: framework.global_rank(spec.rank as usize),
         alpha: spec.alpha.value(),
         dropout: spec.dropout.value(),
         rs_lora: spec.rs_lora,

@@ -116,7 +116,7 @@ impl States {
         let (mut have, state) = self.newest_up_to(wanted);
         half.restore(&state)?;
         if have < wanted {
-            tracing::warn!(have, wanted, "this client lost round states and does the rounds again");
+            tracing::warn!(have, wanted, "this client lacks the states of rounds, and asks for what was sent in them");
         }
         while have < wanted {
             let fields = json!({ "after": have });

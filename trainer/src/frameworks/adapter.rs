@@ -7,14 +7,13 @@ use tch::{Device, Tensor};
 use super::FrameworkError;
 use crate::{
     local::Recipe,
-    models::{Model, ModelShape, Parameter, ParameterKind, Part},
+    models::{LinearShape, LoraSettings, Model, ModelShape, Parameter, ParameterKind, Part},
     wire::{Element, Message, Subject, WireTensor, quote},
 };
 
 /// The parameters of `part`, in F32.
 pub(super) fn write(model: &Model, part: Part) -> Result<Vec<WireTensor>, FrameworkError> {
-    let write = |p: &Parameter| WireTensor::from_tensor(&p.name, payload_kind(p), &p.tensor.detach(), Element::F32);
-    Ok(model.adapter().part(part).into_iter().map(write).collect::<Result<_, _>>()?)
+    model.adapter().part(part).into_iter().map(|p| write_as(p, &p.tensor)).collect()
 }
 
 /// What goes to every client of a round, encoded once: further clients share its bytes.
@@ -31,12 +30,35 @@ impl Broadcast {
     }
 }
 
+/// A classifier's head, in F32; nothing of a language model.
+pub(super) fn write_head(model: &Model) -> Result<Vec<WireTensor>, FrameworkError> {
+    model.adapter().head_parameters().iter().map(|p| write_as(p, &p.tensor)).collect()
+}
+
+/// `values` in the place of a parameter, of any rank, in F32.
+pub(super) fn write_as(parameter: &Parameter, values: &Tensor) -> Result<WireTensor, FrameworkError> {
+    Ok(WireTensor::from_tensor(&parameter.name, payload_kind(parameter), &values.detach(), Element::F32)?)
+}
+
 /// Gradients in the order of the whole adapter, in F32.
 pub(super) fn write_gradients(model: &Model, gradients: &[Tensor]) -> Result<Vec<WireTensor>, FrameworkError> {
-    let parameters = model.adapter().parameters().iter().zip(gradients);
+    let parameters = model.adapter().part(Part::Whole).into_iter().zip(gradients);
     let write =
         |(p, g): (&Parameter, &Tensor)| WireTensor::from_tensor(&p.name, PayloadKind::Gradient, g, Element::F32);
     Ok(parameters.map(write).collect::<Result<_, _>>()?)
+}
+
+/// Who sent tensors, and in which message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    who: &'a str,
+    subject: Subject,
+}
+
+impl<'a> Origin<'a> {
+    pub(super) fn of(message: &Message, who: &'a str) -> Self {
+        Self { who, subject: message.subject }
+    }
 }
 
 /// The tensors of `message`, which must be those of `part`: same names, kinds and shapes, finite.
@@ -47,19 +69,14 @@ pub(super) fn read(
     who: &str,
     kind: impl Fn(&Parameter) -> PayloadKind,
 ) -> Result<Vec<Tensor>, FrameworkError> {
+    let expected = |parameter: &Parameter| (kind(parameter), parameter.tensor.size());
     let parameters = model.adapter().part(part);
-    if message.tensors.len() != parameters.len() {
-        let (got, expected) = (message.tensors.len(), parameters.len());
-        return Err(FrameworkError::Count { who: who.into(), subject: message.subject, got, expected });
-    }
-    let pairs = parameters.iter().zip(&message.tensors);
-    pairs.map(|(parameter, tensor)| read_one(parameter, tensor, who, kind(parameter), model.device())).collect()
+    read_all(&parameters, &message.tensors, Origin::of(message, who), model.device(), expected)
 }
 
 /// The parameters of a whole adapter as [`write()`] wrote them into a checkpoint of this run.
 pub(super) fn read_saved(model: &Model, tensors: &[WireTensor]) -> Result<Vec<Tensor>, FrameworkError> {
-    let saved = Message { tensors: tensors.to_vec(), ..Message::new(Subject::Replay, 0) };
-    read_parameters(model, Part::Whole, &saved, "the checkpoint")
+    read_these(model, tensors, Origin { who: "the checkpoint", subject: Subject::Replay })
 }
 
 /// Reads parameters of `part` as [`write()`] wrote them.
@@ -72,19 +89,67 @@ pub(super) fn read_parameters(
     read(model, part, message, who, payload_kind)
 }
 
+/// Reads a whole adapter, where it is not all of a message.
+pub(super) fn read_these(
+    model: &Model,
+    tensors: &[WireTensor],
+    origin: Origin<'_>,
+) -> Result<Vec<Tensor>, FrameworkError> {
+    let expected = |parameter: &Parameter| (payload_kind(parameter), parameter.tensor.size());
+    read_all(&model.adapter().part(Part::Whole), tensors, origin, model.device(), expected)
+}
+
+/// Reads a whole adapter that is like the model's but for its rank.
+pub(super) fn read_at_rank(
+    model: &Model,
+    rank: usize,
+    message: &Message,
+    who: &str,
+) -> Result<Vec<Tensor>, FrameworkError> {
+    let expected = |parameter: &Parameter| (payload_kind(parameter), parameter.shape_at(rank));
+    let parameters = model.adapter().part(Part::Whole);
+    read_all(&parameters, &message.tensors, Origin::of(message, who), model.device(), expected)
+}
+
+/// Reads a classifier's head; nothing of a language model.
+pub(super) fn read_head(
+    model: &Model,
+    tensors: &[WireTensor],
+    origin: Origin<'_>,
+) -> Result<Vec<Tensor>, FrameworkError> {
+    let expected = |parameter: &Parameter| (payload_kind(parameter), parameter.tensor.size());
+    let parameters: Vec<&Parameter> = model.adapter().head_parameters().iter().collect();
+    read_all(&parameters, tensors, origin, model.device(), expected)
+}
+
+fn read_all(
+    parameters: &[&Parameter],
+    tensors: &[WireTensor],
+    origin: Origin<'_>,
+    device: Device,
+    expected: impl Fn(&Parameter) -> (PayloadKind, Vec<i64>),
+) -> Result<Vec<Tensor>, FrameworkError> {
+    let Origin { who, subject } = origin;
+    if tensors.len() != parameters.len() {
+        let (got, expected) = (tensors.len(), parameters.len());
+        return Err(FrameworkError::Count { who: who.into(), subject, got, expected });
+    }
+    let pairs = parameters.iter().zip(tensors);
+    pairs.map(|(parameter, tensor)| read_one(&parameter.name, tensor, who, expected(parameter), device)).collect()
+}
+
 fn read_one(
-    parameter: &Parameter,
+    name: &str,
     tensor: &WireTensor,
     who: &str,
-    kind: PayloadKind,
+    (kind, shape): (PayloadKind, Vec<i64>),
     device: Device,
 ) -> Result<Tensor, FrameworkError> {
-    let expected = (&parameter.name, kind, Element::F32, parameter.tensor.size());
-    if (&tensor.name, tensor.kind, tensor.element, tensor.shape.clone()) != expected {
+    if (&tensor.name[..], tensor.kind, tensor.element, &tensor.shape) != (name, kind, Element::F32, &shape) {
         return Err(FrameworkError::Tensor {
             who: who.into(),
             got: describe(&tensor.name, tensor.kind, tensor.element, &tensor.shape),
-            expected: describe(&parameter.name, kind, Element::F32, &parameter.tensor.size()),
+            expected: describe(name, kind, Element::F32, &shape),
         });
     }
     finite(tensor.to_tensor(device)?, who, &tensor.name)
@@ -114,6 +179,14 @@ pub(super) fn assign(model: &Model, part: Part, values: &[Tensor]) {
     }
 }
 
+/// Overwrites a classifier's head.
+pub(super) fn assign_head(model: &Model, values: &[Tensor]) {
+    let _no_graph = tch::no_grad_guard();
+    for (parameter, value) in model.adapter().head_parameters().iter().zip(values) {
+        parameter.tensor.shallow_clone().copy_(value);
+    }
+}
+
 /// Copies of the parameters of `part`, cut off from any graph.
 pub(super) fn snapshot(model: &Model, part: Part) -> Vec<Tensor> {
     model.adapter().part(part).into_iter().map(|p| p.tensor.detach().copy()).collect()
@@ -133,6 +206,26 @@ pub(super) fn adapter_bytes(shape: &ModelShape, recipe: &Recipe, part: Part) -> 
     let linears = shape.linears();
     let targets = linears.iter().filter(|l| lora.targets(&l.name) && part.holds(l.block));
     targets.map(|l| lora_bytes(lora.rank, l.inputs, l.outputs)).sum()
+}
+
+/// Which matrices of a pair travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Matrices {
+    /// A and B.
+    Both,
+    /// B alone.
+    B,
+}
+
+/// Bytes of the pairs of a whole model: 4 r (in + out) over its modules, or 4 r out.
+pub(super) fn matrix_bytes(shape: &ModelShape, lora: &LoraSettings, matrices: Matrices) -> u64 {
+    let linears = shape.linears();
+    let targets = linears.iter().filter(|l| lora.targets(&l.name));
+    let bytes = |linear: &LinearShape| match matrices {
+        Matrices::Both => lora_bytes(lora.rank, linear.inputs, linear.outputs),
+        Matrices::B => lora_bytes(lora.rank, 0, linear.outputs),
+    };
+    targets.map(bytes).sum()
 }
 
 /// Bytes of one LoRA pair, A: `[rank, inputs]` and B: `[outputs, rank]`, in F32.

@@ -1,46 +1,119 @@
-//! FedLLM: clients fine-tune locally and upload parameters or gradients; the server averages, weighted by examples.
+//! FedLLM: clients fine-tune locally and upload parameters or gradients; the server combines, weighted by examples.
 //! Must not hold more of a client than its upload.
 //!
-//! Round: adapter down, tau local steps, adapter up, sum of `p_k theta_k` (`FedAvg`, `McMahan` et al., arXiv 1602.05629).
-//! With `upload: Gradients`: adapter down, the mean of tau gradients taken where it stands up, one step of the
-//! server's optimizer, whose state persists.
-
-use std::collections::BTreeMap;
+//! Round: adapter down, tau local steps, adapter up, `sum p_k theta_k` (`FedAvg`, `McMahan` et al., arXiv 1602.05629)
+//! or one of the other aggregations below, all towards `sum p_k s_k B_k A_k` with `p_k` the share of the examples and
+//! `s_k = alpha / r_k` (rsLoRA: `alpha / sqrt r_k`). With `upload: Gradients`: adapter down, the mean of tau gradients
+//! taken where it stands up, one step of the server's optimizer, whose state persists.
+//!
+//! | aggregation | down | up | the server |
+//! |---|---|---|---|
+//! | `FedAvg` | A, B | A, B | means of A and of B; their product is not the mean product |
+//! | `FFALoRA` (arXiv 2403.12313) | B | B | mean of B; A stays as drawn from the seed, so this is the mean product |
+//! | `FLoRA` (2409.05976) | the last round's stack | A, B | stacks `[p_k s_k B_k][A_k]`: everyone adds it beside the base, and begins a new pair |
+//! | `FedExLoRA` (2410.09432) | A, B, the last residual | A, B | means, and what they lack of the mean product: everyone adds it beside the base |
+//! | `FlexLoRA` (2402.11505) | A, B of the client's rank | A, B | the mean product, cut to each client's rank by singular values |
+//!
+//! What is beside the base in `FLoRA` and `FedExLoRA` is the same for all clients, and it is their state: a client that
+//! was not asked in a round, joined late or lost its state is sent that round's products when it is asked again.
+//!
+//! | file | one thing |
+//! |---|---|
+//! | `client.rs`, `server.rs` | the two halves |
+//! | `combine.rs`, `aggregate.rs` | what becomes of a round's uploads; stack and residual, the algebra |
+//! | `products.rs` | products and residuals as wire tensors |
+//! | `optimizer.rs` | the server's step along mean parameters |
 
 use fedtune_crds::report::{Direction, FrameworkName, PayloadKind};
-use tch::Tensor;
 
 use super::{
-    ClientHalf, ClientSeat, Figures, Framework, FrameworkError, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
-    adapter::{self, Broadcast},
-    answer, ask,
+    ClientHalf, ClientSeat, Framework, Needs, Payload, PayloadFacts, ServerHalf, ServerSeat,
+    adapter::{self, Matrices},
 };
-use crate::{
-    averages::weighted_means,
-    checkpoint::Snapshot,
-    local::{self, tensors},
-    meter::peak_memory_bytes,
-    models::Part,
-    optimizer::Optimizer,
-    random::Key,
-    rounds::{Client, Exchange},
-    wire::{Element, Line, Message, WireTensor},
-};
+use crate::{models::LoraSettings, optimizer::Rule, rounds::Client};
 
-/// What clients upload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+mod aggregate;
+mod client;
+mod combine;
+mod optimizer;
+mod products;
+mod server;
+
+use client::FedLlmClient;
+pub use optimizer::{Adaptive, ServerRule};
+use server::FedLlmServer;
+
+/// What clients upload, and what the server does with it.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Upload {
     /// The adapter after the local steps.
-    Parameters,
-    /// The mean of the steps' gradients at the round's starting adapter.
-    Gradients,
+    Parameters(Aggregation),
+    /// The mean of the steps' gradients at the round's starting adapter; the server's rule and learning rate, where
+    /// they are not those of training.
+    Gradients(Option<(Rule, f64)>),
+}
+
+/// How adapters are combined.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Aggregation {
+    /// Means of A and of B.
+    FedAvg(ServerRule),
+    /// Mean of B, A frozen.
+    FfaLora(ServerRule),
+    /// Stacked beside the base.
+    Flora,
+    /// Means, and the exact residual beside the base.
+    FedExLora,
+    /// The mean product, cut to each client's rank.
+    FlexLora,
 }
 
 /// FedLLM with its options.
 #[derive(Debug, Clone)]
 pub struct FedLlm {
-    /// What clients upload.
+    /// What clients upload, and what becomes of it.
     pub upload: Upload,
+    /// The mu of `FedProx`; zero for none.
+    pub proximal_mu: f64,
+    /// The LoRA rank of each client.
+    pub ranks: Vec<usize>,
+}
+
+impl FedLlm {
+    /// Whether clients hold something beside the base that grows from round to round.
+    fn has_residual(&self) -> bool {
+        match &self.upload {
+            Upload::Parameters(Aggregation::Flora | Aggregation::FedExLora) => true,
+            Upload::Parameters(Aggregation::FedAvg(_) | Aggregation::FfaLora(_) | Aggregation::FlexLora)
+            | Upload::Gradients(_) => false,
+        }
+    }
+
+    fn freezes_a(&self) -> bool {
+        matches!(self.upload, Upload::Parameters(Aggregation::FfaLora(_)))
+    }
+
+    /// Which matrices of a pair are trained and sent.
+    fn matrices(&self) -> Matrices {
+        if self.freezes_a() { Matrices::B } else { Matrices::Both }
+    }
+
+    /// The adapter of one client.
+    fn lora(&self, client: Client, lora: &LoraSettings) -> LoraSettings {
+        LoraSettings { rank: self.ranks.get(client).copied().unwrap_or(lora.rank), ..lora.clone() }
+    }
+
+    /// Rank of what a client is sent in a round before which these have answered.
+    fn rank_down(&self, client: Client, before: &[Client], lora: &LoraSettings) -> usize {
+        let rank = |client: Client| self.lora(client, lora).rank;
+        match &self.upload {
+            Upload::Parameters(Aggregation::Flora) => before.iter().map(|client| rank(*client)).sum(),
+            // The means, and of the residual one pair less than there are clients.
+            Upload::Parameters(Aggregation::FedExLora) => rank(client) * before.len().max(1),
+            Upload::Parameters(Aggregation::FedAvg(_) | Aggregation::FfaLora(_) | Aggregation::FlexLora)
+            | Upload::Gradients(_) => rank(client),
+        }
+    }
 }
 
 impl Framework for FedLlm {
@@ -57,154 +130,57 @@ impl Framework for FedLlm {
             client_evaluates: false,
             all_data: false,
             clients_keep_models: false,
-            clients_keep_state: false,
+            clients_keep_state: self.has_residual(),
         }
     }
 
-    fn client_half(&self, seat: ClientSeat) -> Box<dyn ClientHalf> {
-        Box::new(FedLlmClient { upload: self.upload, seat })
+    fn shares_state(&self) -> bool {
+        self.has_residual()
     }
 
-    fn server_half(&self, seat: ServerSeat) -> Box<dyn ServerHalf> {
-        let optimizer = Optimizer::new(&seat.recipe.optimizer, &tensors(&seat.model, Part::Whole));
-        Box::new(FedLlmServer {
-            upload: self.upload,
-            broadcast: Broadcast::default(),
-            optimizer,
-            uploads: BTreeMap::new(),
-            seat,
-        })
+    /// Of the mean product the server keeps as much as the client of the largest rank.
+    fn global_rank(&self, rank: usize) -> usize {
+        match &self.upload {
+            Upload::Parameters(Aggregation::FlexLora) => self.ranks.iter().copied().max().unwrap_or(rank),
+            Upload::Parameters(_) | Upload::Gradients(_) => rank,
+        }
     }
 
+    fn client_half(&self, mut seat: ClientSeat) -> Box<dyn ClientHalf> {
+        seat.recipe.proximal_mu = self.proximal_mu;
+        if self.freezes_a() {
+            seat.model.freeze_a();
+        }
+        Box::new(FedLlmClient::new(self.upload.clone(), seat))
+    }
+
+    fn server_half(&self, mut seat: ServerSeat) -> Box<dyn ServerHalf> {
+        if self.freezes_a() {
+            seat.model.freeze_a();
+        }
+        Box::new(FedLlmServer::new(self.clone(), seat))
+    }
+
+    /// Down `N(rank)` of what [the table](self) says, up `N(r_k)`, and the head both ways.
     fn payload(&self, facts: &PayloadFacts<'_>) -> Payload {
-        let adapter = adapter::adapter_bytes(facts.shape, facts.recipe, Part::Whole);
+        let lora = self.lora(facts.client, &facts.recipe.lora);
+        let bytes = |rank| {
+            let lora = LoraSettings { rank, ..lora.clone() };
+            adapter::matrix_bytes(facts.shape, &lora, self.matrices())
+        };
+        let (down, up) = (bytes(self.rank_down(facts.client, facts.before, &facts.recipe.lora)), bytes(lora.rank));
         let head = adapter::head_bytes(facts.shape, facts.recipe);
-        let down = [(PayloadKind::Adapter, adapter), (PayloadKind::Head, head)];
+        let down = [(Direction::Down, PayloadKind::Adapter, down), (Direction::Down, PayloadKind::Head, head)];
         let up = match self.upload {
-            Upload::Parameters => down.to_vec(),
-            Upload::Gradients => vec![(PayloadKind::Gradient, adapter + head)],
+            Upload::Parameters(_) => vec![(PayloadKind::Adapter, up), (PayloadKind::Head, head)],
+            Upload::Gradients(_) => vec![(PayloadKind::Gradient, up + head)],
         };
-        let down = down.map(|(kind, bytes)| ((Direction::Down, kind), bytes));
-        let up = up.into_iter().map(|(kind, bytes)| ((Direction::Up, kind), bytes));
-        // A language model has no head to send.
-        down.into_iter().chain(up).filter(|(_, bytes)| *bytes > 0).collect()
+        let up = up.into_iter().map(|(kind, bytes)| (Direction::Up, kind, bytes));
+        // A language model has no head to send, and before FLoRA's first round there is no stack.
+        let entries = down.into_iter().chain(up).filter(|(.., bytes)| *bytes > 0);
+        entries.map(|(direction, kind, bytes)| ((direction, kind), bytes)).collect()
     }
 }
 
-struct FedLlmClient {
-    upload: Upload,
-    seat: ClientSeat,
-}
-
-impl ClientHalf for FedLlmClient {
-    fn seat(&self) -> &ClientSeat {
-        &self.seat
-    }
-
-    fn seat_mut(&mut self) -> &mut ClientSeat {
-        &mut self.seat
-    }
-
-    fn answer(&mut self, ask: &Message, _line: &mut dyn Line) -> Result<Message, FrameworkError> {
-        let ClientSeat { ordinal, recipe, model, train, worker, .. } = &mut self.seat;
-        let values = worker.encode(|| adapter::read_parameters(model, Part::Whole, ask, "the server"))?;
-        adapter::assign(model, Part::Whole, &values);
-        let key = Key { seed: recipe.seed, client: *ordinal as u32, round: ask.round, step: 0 };
-        let (train_loss, tensors) = match self.upload {
-            Upload::Parameters => {
-                let loss = local::train(model, train, recipe, key, worker)?;
-                (loss, worker.encode(|| adapter::write(model, Part::Whole))?)
-            }
-            Upload::Gradients => {
-                let (loss, gradients) = local::mean_gradients(model, train, recipe, key, worker)?;
-                (loss, worker.encode(|| adapter::write_gradients(model, &gradients))?)
-            }
-        };
-        let peak_memory_bytes = peak_memory_bytes();
-        let figures = Figures { train_loss, meter: worker.meter, peak_memory_bytes, ..Figures::default() };
-        Ok(Message { tensors, fields: figures.fields(), ..answer(ask) })
-    }
-}
-
-struct FedLlmServer {
-    upload: Upload,
-    /// The adapter on the wire, encoded once a round for all clients.
-    broadcast: Broadcast,
-    optimizer: Optimizer,
-    uploads: BTreeMap<Client, Vec<Tensor>>,
-    seat: ServerSeat,
-}
-
-impl ServerHalf for FedLlmServer {
-    fn seat(&self) -> &ServerSeat {
-        &self.seat
-    }
-
-    fn seat_mut(&mut self) -> &mut ServerSeat {
-        &mut self.seat
-    }
-
-    fn ask(&mut self, _client: Client, exchange: Exchange) -> Result<Message, FrameworkError> {
-        let ServerSeat { worker, model, .. } = &mut self.seat;
-        let tensors = worker.encode(|| self.broadcast.of(exchange.round, model, Part::Whole))?;
-        Ok(Message { tensors, ..ask(exchange) })
-    }
-
-    fn take(
-        &mut self,
-        client: Client,
-        _exchange: Exchange,
-        answer: &Message,
-        _figures: &Figures,
-    ) -> Result<(), FrameworkError> {
-        let ServerSeat { worker, model, clients, .. } = &mut self.seat;
-        let who = &clients[client];
-        let upload = worker.encode(|| match self.upload {
-            Upload::Parameters => adapter::read_parameters(model, Part::Whole, answer, who),
-            Upload::Gradients => adapter::read(model, Part::Whole, answer, who, |_| PayloadKind::Gradient),
-        })?;
-        self.uploads.insert(client, upload);
-        Ok(())
-    }
-
-    fn abandon(&mut self, client: Client, _exchange: Exchange) {
-        self.uploads.remove(&client);
-    }
-
-    fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
-        let uploads = std::mem::take(&mut self.uploads);
-        let ServerSeat { worker, model, recipe, .. } = &mut self.seat;
-        // The server takes one step a round, so the schedule counts rounds.
-        let factor = recipe.optimizer.schedule.factor(u64::from(exchange.round - 1), recipe.rounds.into());
-        worker.compute(|| {
-            let counted = answered.iter().filter_map(|(k, examples)| Some((*examples as f64, &uploads.get(k)?[..])));
-            let mean = weighted_means(counted);
-            match self.upload {
-                Upload::Parameters => adapter::assign(model, Part::Whole, &mean),
-                Upload::Gradients => self.optimizer.step(&tensors(model, Part::Whole), &mean, factor),
-            }
-        });
-        Ok(())
-    }
-
-    /// The adapter, and behind it the history of the server's optimizer, which goes on from round to round.
-    fn save(&self) -> Result<Snapshot, FrameworkError> {
-        let mut tensors = adapter::write(&self.seat.model, Part::Whole)?;
-        let (steps, moments) = self.optimizer.history();
-        for (index, moment) in moments.iter().enumerate() {
-            let name = format!("optimizer.{index}");
-            tensors.push(WireTensor::from_tensor(name, PayloadKind::Gradient, moment, Element::F32)?);
-        }
-        Ok(Snapshot { fields: serde_json::json!({ "optimizerSteps": steps }), tensors })
-    }
-
-    fn restore(&mut self, saved: &Snapshot) -> Result<(), FrameworkError> {
-        let model = &self.seat.model;
-        let (values, moments) = saved.tensors.split_at(saved.tensors.len().min(model.adapter().parameters().len()));
-        adapter::assign(model, Part::Whole, &adapter::read_saved(model, values)?);
-        let moments = moments.iter().map(|moment| moment.to_tensor(model.device())).collect::<Result<Vec<_>, _>>()?;
-        let steps = saved.fields["optimizerSteps"].as_i64().unwrap_or(0);
-        self.optimizer.resume(steps as i32, moments);
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

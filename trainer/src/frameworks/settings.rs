@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use fedtune_crds::{FederatedFineTuneSpec, framework as spec, model::Precision};
+use fedtune_crds::{FederatedFineTuneSpec, framework as spec, model::Precision, quantities::Decimal};
 use thiserror::Error;
 
 use super::{
     SharedFramework,
     central::Central,
-    fedllm::{self, FedLlm},
+    fedllm::{self, Adaptive, FedLlm, ServerRule},
     kd::{Distillation, Kd, Selection, Weighting},
     local_only::LocalOnly,
     split::{self, Codec, HeadSide, Split},
 };
-use crate::wire::Element;
+use crate::{optimizer::Rule, wire::Element};
 
 /// A field that asks for something this version does not do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,7 +32,7 @@ pub struct Refused {
 pub fn parse(spec: &FederatedFineTuneSpec) -> Result<SharedFramework, Vec<Refused>> {
     let framework = &spec.framework;
     if let Some(fed_llm) = &framework.fed_llm {
-        return parse_fed_llm(fed_llm);
+        return Ok(Arc::new(parse_fed_llm(fed_llm, ranks(spec))));
     }
     if let Some(kd) = &framework.kd_fed_llm {
         return Ok(Arc::new(parse_kd(kd)));
@@ -46,37 +46,54 @@ pub fn parse(spec: &FederatedFineTuneSpec) -> Result<SharedFramework, Vec<Refuse
     Ok(Arc::new(LocalOnly))
 }
 
-fn parse_fed_llm(spec: &spec::FedLlm) -> Result<SharedFramework, Vec<Refused>> {
-    let mut refused = Vec::new();
-    let mut refuse = |wrong: bool, field, asked: String, instead| {
-        if wrong {
-            refused.push(Refused { field, asked, instead });
-        }
-    };
+fn parse_fed_llm(spec: &spec::FedLlm, ranks: Vec<usize>) -> FedLlm {
     let spec::FedLlm { upload, aggregation, server_optimizer, proximal_mu } = spec;
-    refuse(
-        *aggregation != spec::Aggregation::FedAvg,
-        "spec.framework.fedLLM.aggregation",
-        format!("{aggregation:?}"),
-        "leave it out, or set FedAvg",
-    );
-    refuse(
-        server_optimizer.is_some(),
-        "spec.framework.fedLLM.serverOptimizer",
-        "an optimizer of the server's own".into(),
-        "leave it out: parameters are averaged, gradients go to the optimizer of spec.training",
-    );
-    refuse(
-        proximal_mu.as_ref().is_some_and(|mu| mu.value() > 0.0),
-        "spec.framework.fedLLM.proximalMu",
-        "a proximal term".into(),
-        "leave it out",
-    );
+    let optimizer = server_optimizer.as_ref();
     let upload = match upload {
-        spec::Upload::Parameters => fedllm::Upload::Parameters,
-        spec::Upload::Gradients => fedllm::Upload::Gradients,
+        spec::Upload::Parameters => fedllm::Upload::Parameters(match aggregation {
+            spec::Aggregation::FedAvg => fedllm::Aggregation::FedAvg(server_rule(optimizer)),
+            spec::Aggregation::FfaLora => fedllm::Aggregation::FfaLora(server_rule(optimizer)),
+            spec::Aggregation::Flora => fedllm::Aggregation::Flora,
+            spec::Aggregation::FedExLora => fedllm::Aggregation::FedExLora,
+            spec::Aggregation::FlexLora => fedllm::Aggregation::FlexLora,
+        }),
+        spec::Upload::Gradients => fedllm::Upload::Gradients(optimizer.and_then(gradient_rule)),
     };
-    finish(refused, FedLlm { upload })
+    FedLlm { upload, proximal_mu: proximal_mu.as_ref().map_or(0.0, Decimal::value), ranks }
+}
+
+/// The rank of each client, by ordinal.
+pub(crate) fn ranks(spec: &FederatedFineTuneSpec) -> Vec<usize> {
+    let all = spec.tuning.lora.rank;
+    let groups = spec.clients.groups.iter();
+    groups.flat_map(|group| (0..group.replicas).map(move |_| group.rank.unwrap_or(all) as usize)).collect()
+}
+
+/// What the server does with mean parameters.
+fn server_rule(spec: Option<&spec::ServerOptimizer>) -> ServerRule {
+    match spec {
+        Some(spec::ServerOptimizer { fed_avg_m: Some(momentum), .. }) => {
+            ServerRule::FedAvgM { learning_rate: momentum.learning_rate.value(), momentum: momentum.momentum.value() }
+        }
+        Some(spec::ServerOptimizer { fed_adam: Some(spec), .. }) => ServerRule::FedAdam(adaptive(spec)),
+        Some(spec::ServerOptimizer { fed_yogi: Some(spec), .. }) => ServerRule::FedYogi(adaptive(spec)),
+        Some(_) | None => ServerRule::Mean,
+    }
+}
+
+fn adaptive(spec: &spec::Adaptive) -> Adaptive {
+    let spec::Adaptive { learning_rate, beta1, beta2, tau } = spec;
+    Adaptive { learning_rate: learning_rate.value(), beta1: beta1.value(), beta2: beta2.value(), tau: tau.value() }
+}
+
+/// What the server does with mean gradients.
+fn gradient_rule(spec: &spec::ServerOptimizer) -> Option<(Rule, f64)> {
+    let adam_w = spec.adam_w.as_ref().map(|adam| {
+        let (beta1, beta2, epsilon) = (adam.beta1.value(), adam.beta2.value(), adam.epsilon.value());
+        (Rule::AdamW { beta1, beta2, epsilon }, adam.learning_rate.value())
+    });
+    let sgd = || spec.sgd.as_ref().map(|sgd| (Rule::Sgd { momentum: sgd.momentum.value() }, sgd.learning_rate.value()));
+    adam_w.or_else(sgd)
 }
 
 /// Whether `logits` fit the model and the public set is checked when both are known.

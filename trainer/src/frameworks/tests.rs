@@ -53,7 +53,7 @@ pub(super) fn flat(tensors: &[Tensor]) -> Vec<f32> {
     tensors.iter().flat_map(|tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap()).collect()
 }
 
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
@@ -333,6 +333,7 @@ fn reference_payloads_are_met_to_the_byte() {
         client: 0,
         shape: base.shape(),
         recipe: &recipe,
+        before: &[],
         public_reads: 1000,
         steps: StepSizes { rows: 8, tokens: 8 * 512 },
     };
@@ -366,7 +367,7 @@ fn reference_payloads_are_met_to_the_byte() {
 fn a_run_counts_flops_tokens_and_steps_of_each_client() {
     let ended = run_with_unequal_clients(&plan("fedLLM: {}", &[]));
     let plan = plan("fedLLM: {}", &[]);
-    for client in ended.outcome.account.clients(&plan, 2) {
+    for client in ended.outcome.account.clients(&plan) {
         assert_eq!(client.steps, 4);
         assert!(client.flops.train > 0.0 && client.tokens.real > 0, "{client:?}");
     }

@@ -9,10 +9,11 @@ use super::{
     head::Head,
     linear,
     lora::{Adapter, LoraSettings, ModelError},
+    residual::Residual,
     shape::ModelShape,
     tokens::Tokens,
 };
-use crate::random::Key;
+use crate::{low_rank::LowRank, random::Key};
 
 /// A part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Model {
     base: Base,
     adapter: Adapter,
     head: Head,
+    /// Beside the weight of each target, in the adapter's order.
+    residuals: Vec<Option<Residual>>,
 }
 
 impl Model {
@@ -88,7 +91,51 @@ impl Model {
         }
         let adapter = Adapter::new(&base.shape, lora, head, seed, base.options.device)?;
         adapter.attach(&mut base.body.linears_mut(), lora);
-        Ok(Self { base, adapter, head })
+        let residuals = adapter.targets().iter().map(|_| None).collect();
+        Ok(Self { base, adapter, head, residuals })
+    }
+
+    /// What earlier rounds left beside the weight of each target, in the adapter's order.
+    pub fn residuals(&self) -> &[Option<Residual>] {
+        &self.residuals
+    }
+
+    /// Adds a product, F32, to what is beside the weight of each target; `products` are in the adapter's order.
+    pub fn fold(&mut self, products: &[LowRank]) {
+        let grown = self.residuals.iter().zip(products);
+        let grown = grown.map(|(earlier, more)| Some(Residual::add(earlier.as_ref(), more))).collect();
+        self.set_residuals(grown);
+    }
+
+    /// Puts these beside the weights of the targets, in the adapter's order.
+    pub fn set_residuals(&mut self, residuals: Vec<Option<Residual>>) {
+        self.residuals = residuals;
+        let of = |name: &str| self.adapter.targets().iter().position(|target| target == name);
+        for linear in self.base.body.linears_mut() {
+            if let Some(residual) = of(&linear.shape.name).and_then(|index| self.residuals.get(index)) {
+                linear.set_residual(residual.as_ref().map(Residual::share));
+            }
+        }
+    }
+
+    /// The same base and head with these pairs, F32, at the scale of `lora` and with nothing else beside the base: B as
+    /// `up`, A as `down`, in the adapter's order.
+    #[must_use]
+    pub fn with_pairs(&self, lora: &LoraSettings, pairs: Vec<LowRank>) -> Self {
+        let (mut base, adapter) = (self.base.share(), self.adapter.with_pairs(pairs));
+        adapter.attach(&mut base.body.linears_mut(), lora);
+        let residuals = adapter.targets().iter().map(|_| None).collect();
+        Self { base, adapter, head: self.head, residuals }
+    }
+
+    /// Freezes every A at what it is: only B, and a classifier, are trained and sent.
+    pub fn freeze_a(&mut self) {
+        self.adapter.freeze_a();
+    }
+
+    /// Begins new pairs: A drawn from the streams of `key`, B zero. With the key of no round, as they were at first.
+    pub fn renew(&self, key: Key) {
+        self.adapter.renew(key);
     }
 
     /// What is trained.

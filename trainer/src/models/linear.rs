@@ -1,10 +1,11 @@
-//! A frozen linear layer with, perhaps, a LoRA pair beside it: y = W x + b + scale * B A dropout(x).
+//! A frozen linear layer with, perhaps, a LoRA pair and a residual beside it: y = W x + b + R x + scale * B A dropout(x).
 //! Must not draw from libtorch's generator: dropout masks come from the run's own streams.
 
 use tch::{Kind, Tensor};
 
 use super::{
     load::{Checkpoint, LoadError},
+    residual::Residual,
     shape::LinearShape,
 };
 use crate::random::{Key, Site};
@@ -14,6 +15,7 @@ pub(super) struct Linear {
     pub(super) shape: LinearShape,
     weight: Tensor,       // [outputs, inputs]
     bias: Option<Tensor>, // [outputs]
+    residual: Option<Residual>,
     lora: Option<LoraPair>,
 }
 
@@ -31,22 +33,23 @@ impl Linear {
     pub(super) fn load(checkpoint: &Checkpoint, shape: LinearShape, bias: bool) -> Result<Self, LoadError> {
         let weight = checkpoint.tensor(&format!("{}.weight", shape.name), &[shape.outputs, shape.inputs])?;
         let bias = bias.then(|| checkpoint.tensor(&format!("{}.bias", shape.name), &[shape.outputs])).transpose()?;
-        Ok(Self { shape, weight, bias, lora: None })
+        Ok(Self { shape, weight, bias, residual: None, lora: None })
     }
 
     /// A layer that transformers calls `Conv1D`: its weight is stored `[inputs, outputs]`. Nothing is copied.
     pub(super) fn load_conv1d(checkpoint: &Checkpoint, shape: LinearShape) -> Result<Self, LoadError> {
         let weight = checkpoint.tensor(&format!("{}.weight", shape.name), &[shape.inputs, shape.outputs])?;
         let bias = checkpoint.tensor(&format!("{}.bias", shape.name), &[shape.outputs])?;
-        Ok(Self { shape, weight: weight.transpose(0, 1), bias: Some(bias), lora: None })
+        Ok(Self { shape, weight: weight.transpose(0, 1), bias: Some(bias), residual: None, lora: None })
     }
 
-    /// The same weights without a LoRA pair.
+    /// The same weights with nothing beside them.
     pub(super) fn share(&self) -> Self {
         Self {
             shape: self.shape.clone(),
             weight: self.weight.shallow_clone(),
             bias: self.bias.as_ref().map(Tensor::shallow_clone),
+            residual: None,
             lora: None,
         }
     }
@@ -55,9 +58,18 @@ impl Linear {
         self.lora = Some(pair);
     }
 
+    pub(super) fn set_residual(&mut self, residual: Option<Residual>) {
+        self.residual = residual;
+    }
+
     /// `[.., inputs]` to `[.., outputs]`.
     pub(super) fn forward(&self, x: &Tensor, dropout: Option<Key>) -> Tensor {
         let base = x.linear(&self.weight, self.bias.as_ref());
+        let base = match &self.residual {
+            None => base,
+            // Added in F32 and rounded once.
+            Some(residual) => (base.to_kind(Kind::Float) + residual.forward(x)).to_kind(x.kind()),
+        };
         match &self.lora {
             None => base,
             Some(pair) => base + pair.forward(x, dropout),

@@ -10,7 +10,10 @@ use super::{
     linear::{Linear, LoraPair},
     shape::{LinearShape, ModelShape},
 };
-use crate::random::{Key, Site, Stream};
+use crate::{
+    low_rank::LowRank,
+    random::{Key, Site, Stream},
+};
 
 /// What to train beside the frozen weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,8 +94,26 @@ pub struct Parameter {
     pub kind: ParameterKind,
     /// The block it is in; none for what follows the last block.
     pub block: Option<usize>,
-    /// F32, requires a gradient; the model computes with this very tensor, so change it in place.
+    /// F32; the model computes with this very tensor, so change it in place. Requires a gradient unless it is frozen.
     pub tensor: Tensor,
+    /// Whether it stays as it was drawn: then it is part of the model, and is neither trained nor sent.
+    pub frozen: bool,
+}
+
+impl Parameter {
+    /// Its shape in an adapter of another rank.
+    pub fn shape_at(&self, rank: usize) -> Vec<i64> {
+        let mut shape = self.tensor.size();
+        match self.kind {
+            ParameterKind::Adapter => shape[usize::from(!self.is_a())] = rank as i64,
+            ParameterKind::Head => {}
+        }
+        shape
+    }
+
+    fn is_a(&self) -> bool {
+        self.kind == ParameterKind::Adapter && self.name.ends_with(".lora_A.weight")
+    }
 }
 
 /// What one client trains: LoRA pairs and a classifier's head, in canonical order.
@@ -114,7 +135,7 @@ impl Adapter {
         device: Device,
     ) -> Result<Self, ModelError> {
         let targets = resolve_targets(shape, lora)?;
-        let mut init = Init { seed, device, parameters: Vec::new() };
+        let mut init = Init { key: Key { seed, ..Key::default() }, device, parameters: Vec::new() };
         for linear in &targets {
             init.add_pair(linear, lora.rank);
         }
@@ -135,14 +156,58 @@ impl Adapter {
         &self.parameters
     }
 
-    /// The trained tensors of one part, in canonical order; the head is the back's.
+    /// What is trained of one part, in canonical order; the head is the back's.
     pub fn part(&self, part: Part) -> Vec<&Parameter> {
-        self.parameters.iter().filter(|parameter| part.holds(parameter.block)).collect()
+        self.parameters.iter().filter(|parameter| part.holds(parameter.block) && !parameter.frozen).collect()
+    }
+
+    /// The pairs, A and B of each, in canonical order.
+    pub fn pairs(&self) -> impl Iterator<Item = [&Parameter; 2]> {
+        self.parameters[..2 * self.targets.len()].chunks_exact(2).map(|pair| [&pair[0], &pair[1]])
+    }
+
+    /// What a classifier ends in; nothing of a language model.
+    pub fn head_parameters(&self) -> &[Parameter] {
+        &self.parameters[2 * self.targets.len()..]
+    }
+
+    /// Freezes every A at what it is (FFA-LoRA, arXiv 2403.12313).
+    pub(super) fn freeze_a(&mut self) {
+        for parameter in self.parameters.iter_mut().filter(|parameter| parameter.is_a()) {
+            parameter.frozen = true;
+            let _ = parameter.tensor.set_requires_grad(false);
+        }
+    }
+
+    /// Draws every A anew from the streams of `key` and sets every B to zero; with the key of no round, as they were.
+    pub(super) fn renew(&self, key: Key) {
+        let _no_graph = tch::no_grad_guard();
+        for (index, [a, b]) in self.pairs().enumerate() {
+            let drawn = draw_a(key, 2 * index as u32, &a.tensor.size());
+            a.tensor.shallow_clone().copy_(&drawn);
+            let _ = b.tensor.shallow_clone().zero_();
+        }
     }
 
     /// Module names that have a pair, in canonical order.
     pub fn targets(&self) -> &[String] {
         &self.targets
+    }
+
+    /// The same head and targets with other pairs, B as `up` and A as `down`, each of a rank of its own.
+    pub(super) fn with_pairs(&self, pairs: Vec<LowRank>) -> Self {
+        let old = self.parameters.iter();
+        let of_pairs = pairs.into_iter().flat_map(|LowRank { up, down }| [down, up]);
+        let of_head = self.head_parameters().iter().map(|parameter| parameter.tensor.detach().copy());
+        let parameters = old.zip(of_pairs.chain(of_head)).map(|(old, tensor)| Parameter {
+            name: old.name.clone(),
+            kind: old.kind,
+            block: old.block,
+            tensor,
+            frozen: old.frozen,
+        });
+        let (targets, head_has_bias) = (self.targets.clone(), self.head_has_bias);
+        Self { parameters: parameters.collect(), targets, head_has_bias }
     }
 
     /// Weight and bias of a classifier's head.
@@ -202,20 +267,27 @@ fn module_names(shape: &ModelShape) -> String {
     names.join(", ")
 }
 
+/// A of `[rank, inputs]`, uniform in ±1/sqrt(inputs), of the parameter with this ordinal. Of two ranks the smaller
+/// A is the first rows of the larger.
+fn draw_a(key: Key, ordinal: u32, size: &[i64]) -> Tensor {
+    let bound = 1.0 / (size[1] as f32).sqrt();
+    let mut stream = key.stream(Site::Init(ordinal));
+    let values: Vec<f32> = (0..size[0] * size[1]).map(|_| (2.0 * stream.unit() - 1.0) * bound).collect();
+    Tensor::from_slice(&values).view(size)
+}
+
 /// Initial values; each parameter's stream is keyed by its ordinal.
 struct Init {
-    seed: u64,
+    key: Key,
     device: Device,
     parameters: Vec<Parameter>,
 }
 
 impl Init {
     fn add_pair(&mut self, linear: &LinearShape, rank: usize) {
-        let bound = 1.0 / (linear.inputs as f32).sqrt();
         let name = |matrix: &str| format!("{}.lora_{matrix}.weight", linear.name);
-        self.add(name("A"), ParameterKind::Adapter, linear.block, &[rank, linear.inputs], |stream| {
-            (2.0 * stream.unit() - 1.0) * bound
-        });
+        let a = draw_a(self.key, self.parameters.len() as u32, &[rank as i64, linear.inputs as i64]);
+        self.push(name("A"), ParameterKind::Adapter, linear.block, &a);
         self.add(name("B"), ParameterKind::Adapter, linear.block, &[linear.outputs, rank], |_| 0.0);
     }
 
@@ -238,11 +310,15 @@ impl Init {
         draw: impl Fn(&mut Stream) -> f32,
     ) {
         let ordinal = self.parameters.len() as u32;
-        let mut stream = Key { seed: self.seed, ..Key::default() }.stream(Site::Init(ordinal));
+        let mut stream = self.key.stream(Site::Init(ordinal));
         let values: Vec<f32> = (0..size.iter().product()).map(|_| draw(&mut stream)).collect();
         let size: Vec<i64> = size.iter().map(|&n| n as i64).collect();
-        let tensor = Tensor::from_slice(&values).view(size.as_slice()).to_device(self.device).set_requires_grad(true);
-        self.parameters.push(Parameter { name, kind, block, tensor });
+        self.push(name, kind, block, &Tensor::from_slice(&values).view(size.as_slice()));
+    }
+
+    fn push(&mut self, name: String, kind: ParameterKind, block: Option<usize>, values: &Tensor) {
+        let tensor = values.to_device(self.device).set_requires_grad(true);
+        self.parameters.push(Parameter { name, kind, block, tensor, frozen: false });
     }
 }
 

@@ -137,7 +137,7 @@ impl Model {
 
     /// The trained tensors of the blocks that `of` chooses, in the adapter's order.
     fn trained(&self, of: impl Fn(Option<usize>) -> bool) -> Vec<&Tensor> {
-        let parameters = self.adapter().parameters().iter().filter(|parameter| of(parameter.block));
+        let parameters = self.adapter().part(Part::Whole).into_iter().filter(|parameter| of(parameter.block));
         parameters.map(|parameter| &parameter.tensor).collect()
     }
 }

@@ -47,7 +47,20 @@ fn not_built(field: &'static str, feature: &str) -> Refused {
 
 fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     let adapter = spec.tuning.lora.initial_adapter.as_ref().and_then(without_feature);
-    [adapter.map(|feature| not_built("spec.tuning.lora.initialAdapter", feature))].into_iter().flatten().collect()
+    let lora = &spec.tuning.lora;
+    let unequal = spec.clients.groups.iter().any(|group| group.rank.is_some_and(|rank| rank != lora.rank));
+    [
+        adapter.map(|feature| not_built("spec.tuning.lora.initialAdapter", feature)),
+        refuse(
+            lora.initial_adapter.is_some() && unequal,
+            "spec.tuning.lora.initialAdapter",
+            "one adapter to start from for clients of unequal ranks",
+            "leave it out, or leave the groups' rank out",
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn training(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
@@ -65,7 +78,6 @@ fn training(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
 fn group(group: &Group) -> Vec<Refused> {
     let data = group.data.as_ref();
     [
-        refuse(group.rank.is_some(), "spec.clients.groups[].rank", "a rank of the group's own", "leave it out"),
         data.and_then(|data| without_feature(&data.source))
             .map(|feature| not_built("spec.clients.groups[].data.source", feature)),
         refuse(

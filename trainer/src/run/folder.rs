@@ -15,8 +15,10 @@ use super::{RunError, local::Ended, materials::Materials};
 use crate::{
     checkpoint::{CheckpointError, Store},
     client::Finished,
+    data::{Labels, encode},
     durable,
-    export::{Export, write_adapter},
+    export::{Export, ExportError, PROBES, condense, write_adapter},
+    models::LoraSettings,
     plan::Plan,
     report,
 };
@@ -118,8 +120,11 @@ impl Folder {
     /// Writes the adapter, or each client's own where there is no global one.
     pub fn export(&self, plan: &Plan, materials: &Materials, ended: &Ended) -> Result<(), RunError> {
         if let Some(model) = ended.outcome.half.model() {
-            let export = export(plan, materials, &ended.outcome.labels);
-            return Ok(write_adapter(&self.0.join("adapter"), model, &export)?);
+            let export = export(plan, materials, &materials.lora, &ended.outcome.labels);
+            let held_out = &materials.corpus.evaluation;
+            let probes = encode(&held_out[..held_out.len().min(PROBES)], &Labels::new(ended.outcome.labels.clone()))?;
+            let condensed = condense(model, &materials.lora, &probes, materials.pad_id).map_err(ExportError::from)?;
+            return Ok(write_adapter(&self.0.join("adapter"), condensed.as_ref().unwrap_or(model), &export)?);
         }
         let mut clients = ended.clients.iter().enumerate();
         clients.try_for_each(|(ordinal, finished)| self.export_client(plan, materials, ordinal, finished))
@@ -135,7 +140,8 @@ impl Folder {
     ) -> Result<(), RunError> {
         let client = &plan.clients[ordinal];
         let own = self.0.join("adapter").join(&client.group).join(client.index.to_string());
-        Ok(write_adapter(&own, &finished.half.seat().model, &export(plan, materials, &finished.labels))?)
+        let lora = plan.lora_of(ordinal, &materials.lora);
+        Ok(write_adapter(&own, &finished.half.seat().model, &export(plan, materials, &lora, &finished.labels))?)
     }
 
     fn mark(&self) -> Result<Option<Mark>, FolderError> {
@@ -178,14 +184,8 @@ impl Folder {
     }
 }
 
-fn export<'a>(plan: &'a Plan, materials: &'a Materials, labels: &'a [String]) -> Export<'a> {
-    Export {
-        lora: &materials.lora,
-        base: plan.model.reference(),
-        revision: plan.model.revision(),
-        labels,
-        pad_id: materials.pad_id,
-    }
+fn export<'a>(plan: &'a Plan, materials: &'a Materials, lora: &'a LoraSettings, labels: &'a [String]) -> Export<'a> {
+    Export { lora, base: plan.model.reference(), revision: plan.model.revision(), labels, pad_id: materials.pad_id }
 }
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ pub fn client_setup<'a>(
         incarnation: uid::incarnation(plan, ordinal),
         keep: kept.of_client(plan, materials, ordinal)?,
         base: materials.base.share(),
-        lora: materials.lora.clone(),
+        lora: plan.lora_of(ordinal, &materials.lora),
         initial: materials.initial.clone(),
         pad_id: materials.pad_id,
         train: corpus.clients[ordinal].clone(),

@@ -9,7 +9,7 @@ use super::{local::Ended, materials::Materials, uid};
 use crate::{
     flops::{self, BatchSize},
     meter::peak_memory_bytes,
-    models::{Head, Part},
+    models::{Head, LoraSettings, Model, Part},
     plan::Plan,
     stop,
 };
@@ -18,9 +18,9 @@ use crate::{
 pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport {
     let outcome = &ended.outcome;
     let meter = outcome.half.meter();
-    let clients = outcome.account.clients(plan, materials.lora.rank);
+    let clients = outcome.account.clients(plan);
     let head = plan.head(outcome.labels.len());
-    let clients = if ended.apart { clients } else { modelled(plan, materials, clients, head) };
+    let clients = if ended.apart { clients } else { modelled(plan, materials, clients, head, beside_the_base(ended)) };
     let (rounds, carried) = (outcome.account.rounds().to_vec(), outcome.ledger.total());
     let totals = Totals {
         payload_bytes: carried.payload,
@@ -88,9 +88,21 @@ fn frame(plan: &Plan, materials: &Materials, phase: RunPhase, stop_reason: &str)
     }
 }
 
+/// Bytes of what rounds have left beside the base; the clients hold what the server holds.
+fn beside_the_base(ended: &Ended) -> u64 {
+    let residuals = ended.outcome.half.model().map(Model::residuals).unwrap_or_default();
+    residuals.iter().flatten().map(|residual| 4 * residual.size() as u64).sum()
+}
+
 /// Clients of one process share its memory: each gets a figure computed from shapes, and says so.
-fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, head: Head) -> Vec<ClientReport> {
-    let (shape, lora) = (materials.base.shape(), &materials.lora);
+fn modelled(
+    plan: &Plan,
+    materials: &Materials,
+    clients: Vec<ClientReport>,
+    head: Head,
+    beside: u64,
+) -> Vec<ClientReport> {
+    let shape = materials.base.shape();
     let (rows, seq) = (plan.batch_size, plan.data.max_sequence_length);
     let reads = match head {
         Head::Classifier(_) => rows,
@@ -100,7 +112,8 @@ fn modelled(plan: &Plan, materials: &Materials, clients: Vec<ClientReport>, head
     let memory = if plan.gradient_checkpointing { flops::modelled_checkpointed_memory } else { flops::modelled_memory };
     let model = |client: ClientReport| {
         let part = plan.ordinal(&client.client).map_or(Part::Whole, |ordinal| plan.framework.client_part(ordinal));
-        let bytes = memory(shape, part, lora, head, BatchSize { rows, seq, reads }, plan.precision);
+        let lora = LoraSettings { rank: client.rank as usize, ..materials.lora.clone() };
+        let bytes = memory(shape, part, &lora, head, BatchSize { rows, seq, reads }, plan.precision) + beside;
         ClientReport { peak_memory_bytes: bytes, peak_memory_modelled: true, ..client }
     };
     clients.into_iter().map(model).collect()

@@ -243,11 +243,19 @@ impl Account {
         }
     }
 
-    /// Notes who answered the round to the end.
-    pub(super) fn complete(&mut self, close: &RoundClose) {
-        for client in &close.answered {
+    /// Notes who answered the round to the end, or where `shared`, that all clients go on from it.
+    pub(super) fn complete(&mut self, close: &RoundClose, shared: bool) {
+        let all: Vec<Client> = (0..self.ids.len()).collect();
+        for client in if shared { &all } else { &close.answered } {
             self.book.completed.entry(*client).or_default().push(close.exchange.round);
         }
+    }
+
+    /// Who took part in the last round that is over.
+    pub(super) fn last_participants(&self) -> Vec<Client> {
+        let last = self.book.rounds.last().map(|round| &round.participants[..]).unwrap_or_default();
+        let ordinals = self.ids.iter().enumerate();
+        ordinals.filter(|(_, id)| last.contains(id)).map(|(client, _)| client).collect()
     }
 
     pub(super) fn end_round(
@@ -313,7 +321,7 @@ impl Account {
     }
 
     /// Every client that joined, by ordinal.
-    pub fn clients(&self, plan: &Plan, lora_rank: usize) -> Vec<ClientReport> {
+    pub fn clients(&self, plan: &Plan) -> Vec<ClientReport> {
         let report = |(client, member): (&Client, &Member)| {
             let Member { announcement, figures, .. } = member;
             let meter = member.meter();
@@ -324,7 +332,7 @@ impl Account {
                 examples: announcement.examples,
                 label_counts: self.book.labels.iter().map(count).collect(),
                 accuracy: figures.evaluation.as_ref().map(Evaluation::accuracy),
-                rank: lora_rank as u32,
+                rank: plan.ranks[*client] as u32,
                 cut_layer: plan.framework.client_part(*client).cut_layer().map(|cut| cut as u32),
                 steps: meter.steps,
                 tokens: meter.tokens,

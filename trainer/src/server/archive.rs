@@ -10,7 +10,7 @@ use crate::{
     wire::{Message, Subject},
 };
 
-/// Rounds that each client answered to the end, ascending.
+/// Rounds that each client answered to the end, ascending; where their state is the same for all, every round.
 pub(super) type Completed = BTreeMap<Client, Vec<u32>>;
 
 /// What clients can be brought back with.
@@ -39,7 +39,7 @@ pub(super) fn last_completed(completed: &Completed, client: Client) -> u32 {
     completed.get(&client).and_then(|rounds| rounds.last()).copied().unwrap_or(0)
 }
 
-/// What the client was sent in the first round that it did after the one it still has.
+/// What the client was sent, or would have been, in the first of its rounds after the one whose state it still has.
 pub(super) fn replay(
     completed: &Completed,
     keep: &dyn Keep,

@@ -25,7 +25,7 @@ use world::{Ending, World};
 const SEEDS: u64 = 50;
 
 /// Every framework with clients, in its variants.
-const FRAMEWORKS: [&str; 7] = [
+const FRAMEWORKS: [&str; 10] = [
     "fedLLM: {}",
     "kdFedLLM: {distillationSteps: 1}",
     "splitFedLLM: {variant: V1, cutLayer: 1}",
@@ -33,6 +33,9 @@ const FRAMEWORKS: [&str; 7] = [
     "localOnly: {}",
     "kdFedLLM: {distillationSteps: 1, weighting: Confidence, logits: {topK: 2}}",
     "splitFedLLM: {variant: V2, cutLayer: 1, head: Client, activationCodec: INT8}",
+    "fedLLM: {aggregation: FLoRA}",
+    "fedLLM: {aggregation: FedExLoRA}",
+    "fedLLM: {aggregation: FFALoRA, serverOptimizer: {fedYogi: {}}}",
 ];
 
 /// A run whose timeouts outlast every outage: whoever is missing is waited for.
@@ -141,6 +144,17 @@ simulations! {
     whatever_breaks_local_only_ends_with_the_same_bits, an_impatient_local_only_run_keeps_its_account: 4;
     whatever_breaks_kd_with_top_k_ends_with_the_same_bits, an_impatient_kd_run_with_top_k_keeps_its_account: 5;
     whatever_breaks_a_u_shaped_split_ends_with_the_same_bits, an_impatient_u_shaped_run_keeps_its_account: 6;
+    whatever_breaks_flora_ends_with_the_same_bits, an_impatient_flora_run_keeps_its_account: 7;
+}
+
+#[test]
+fn whatever_breaks_fedex_ends_with_the_same_bits() {
+    ends_with_the_same_bits(8);
+}
+
+#[test]
+fn whatever_breaks_a_server_optimizer_ends_with_the_same_bits() {
+    ends_with_the_same_bits(9);
 }
 
 /// A disk that takes longer for one checkpoint than clients may take for a round and its quorum together.

@@ -211,6 +211,7 @@ fn the_formula_and_the_halves_count_the_same_read_states() {
         client: 0,
         shape: base.shape(),
         recipe: &recipe,
+        before: &[],
         public_reads: public_reads(&public, Head::Language),
         steps: crate::frameworks::StepSizes::default(),
     };

@@ -140,7 +140,7 @@ fn clients_that_keep_their_labels_do_not_say_how_many_they_have() {
     let counts = |framework: &str| -> Vec<Vec<u64>> {
         let plan = plan(framework, &[]);
         let ended = run_with_unequal_clients(&plan);
-        ended.outcome.account.clients(&plan, 2).into_iter().map(|client| client.label_counts).collect()
+        ended.outcome.account.clients(&plan).into_iter().map(|client| client.label_counts).collect()
     };
     assert_eq!(counts(U_SHAPED), vec![vec![0; 3]; 3]);
     let told = counts("splitFedLLM: {variant: V1, cutLayer: 1}");
@@ -170,8 +170,14 @@ fn the_bytes_of_a_round_are_those_of_the_formula_for_each_codec() {
             let steps = StepSizes { rows: rows as u64, tokens: tokens as u64 };
             let materials = materials(&plan, Vec::new());
             let recipe = fresh(&plan, &materials).1;
-            let facts =
-                PayloadFacts { client: 0, shape: materials.base.shape(), recipe: &recipe, public_reads: 8, steps };
+            let facts = PayloadFacts {
+                client: 0,
+                shape: materials.base.shape(),
+                recipe: &recipe,
+                before: &[],
+                public_reads: 8,
+                steps,
+            };
             let mut by_kind = Payload::new();
             for (direction, message) in &said {
                 for (kind, bytes) in message.payload_by_kind() {
@@ -215,7 +221,7 @@ fn with_cuts_at_2_and_5_every_block_is_the_weighted_mean_over_all_clients() {
         let expected = weighted_means(trained.iter().map(|(examples, values)| (*examples, &values[..])));
         assert_eq!(adapter_of(&ended), flat(&expected), "head: {head}");
         assert!(adapter_of(&ended) != flat(&trained[0].1), "one client alone is not the mean");
-        let cuts = ended.outcome.account.clients(&plan, 2).into_iter().map(|client| client.cut_layer);
+        let cuts = ended.outcome.account.clients(&plan).into_iter().map(|client| client.cut_layer);
         assert_eq!(cuts.collect::<Vec<_>>(), [Some(2), Some(5), Some(5)]);
     }
 }

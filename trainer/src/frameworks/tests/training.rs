@@ -53,7 +53,7 @@ fn accumulating_two_batches_is_stepping_along_the_mean_of_their_gradients() {
 fn local_steps_stay_optimizer_steps_and_each_takes_as_many_batches_as_accumulate() {
     let tokens = |accumulation: &str| {
         let plan = one_client("fedLLM: {}", &["training.localSteps=3", accumulation, "training.rounds=1"]);
-        let client = run_with_unequal_clients(&plan).outcome.account.clients(&plan, 2).remove(0);
+        let client = run_with_unequal_clients(&plan).outcome.account.clients(&plan).remove(0);
         assert_eq!(client.steps, 3, "{accumulation}");
         client.tokens.real
     };

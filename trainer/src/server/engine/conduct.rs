@@ -97,6 +97,7 @@ impl Engine<'_> {
             client,
             shape: self.setup.base.shape(),
             recipe: &running.recipe,
+            before: &[],
             public_reads: running.public_reads,
             steps,
         });
@@ -186,7 +187,7 @@ impl Engine<'_> {
         }
         let bytes = self.setup.ledger.round(round);
         self.check_payload(close, &bytes)?;
-        self.account.complete(close);
+        self.account.complete(close, self.setup.plan.framework.shares_state());
         self.account.end_round(close, evaluation, bytes, clock(), &self.setup.events);
         self.checkpoint(round)
     }
@@ -194,9 +195,10 @@ impl Engine<'_> {
     /// Compares what each participant exchanged in the round with the framework's formula.
     fn check_payload(&self, close: &RoundClose, bytes: &[ByteCount]) -> Result<(), ServerError> {
         let Running { half, recipe, public_reads, .. } = self.running.as_ref().ok_or_else(too_early)?;
+        let before = &self.account.last_participants()[..];
         for &client in &close.answered {
             let (shape, public_reads, steps) = (self.setup.base.shape(), *public_reads, half.step_sizes(client));
-            let facts = PayloadFacts { client, shape, recipe, public_reads, steps };
+            let facts = PayloadFacts { client, shape, recipe, before, public_reads, steps };
             let expected = self.setup.plan.framework.payload(&facts);
             check_payload(close.exchange.round, &self.id(client), &expected, bytes)?;
         }

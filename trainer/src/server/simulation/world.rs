@@ -260,7 +260,7 @@ impl World {
             ordinal: client,
             incarnation: self.serial,
             base: self.materials.base.share(),
-            lora: self.materials.lora.clone(),
+            lora: self.plan.lora_of(client, &self.materials.lora),
             initial: None,
             pad_id: self.materials.pad_id,
             train: corpus.clients[client].clone(),

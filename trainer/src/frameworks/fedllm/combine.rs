@@ -1,0 +1,112 @@
+//! What the server does with a round's uploads: one aggregation after another.
+//! Must not read a message: uploads are checked already.
+
+use tch::{TchError, Tensor};
+
+use super::{
+    Aggregation,
+    aggregate::{Share, mean_product, residual},
+    client::new_pair,
+    optimizer::ServerOptimizer,
+};
+use crate::{
+    averages::weighted_means,
+    frameworks::adapter,
+    local::{Recipe, tensors},
+    low_rank::LowRank,
+    models::{Model, Part},
+    random::Key,
+};
+
+/// A client's upload, in the adapter's order, with its examples and its scale.
+pub(super) struct Upload {
+    pub(super) examples: u64,
+    pub(super) scale: f64,
+    pub(super) tensors: Vec<Tensor>,
+}
+
+/// Weighted means of the uploads' tensors from `first` on.
+pub(super) fn means(uploads: &[Upload], first: usize) -> Vec<Tensor> {
+    weighted_means(uploads.iter().map(|upload| (upload.examples as f64, &upload.tensors[first..])))
+}
+
+/// Every client's pair of a module.
+pub(super) fn shares(uploads: &[Upload], module: usize) -> Vec<Share<'_>> {
+    let all: u64 = uploads.iter().map(|upload| upload.examples).sum();
+    let shares = uploads.iter().map(|Upload { examples, scale, tensors }| Share {
+        weight: *examples as f64 / all as f64,
+        scale: *scale,
+        a: &tensors[2 * module],
+        b: &tensors[2 * module + 1],
+    });
+    shares.collect()
+}
+
+/// The server's model, and what of its state an aggregation changes.
+pub(super) struct Global<'a> {
+    pub(super) model: &'a mut Model,
+    pub(super) recipe: &'a Recipe,
+    pub(super) means: &'a mut ServerOptimizer,
+    /// What this round adds beside the base; every client does the same.
+    pub(super) products: &'a mut Vec<LowRank>,
+}
+
+impl Global<'_> {
+    /// Takes in the uploads of `round`, of one client at least.
+    pub(super) fn combine(
+        &mut self,
+        aggregation: &Aggregation,
+        uploads: &[Upload],
+        round: u32,
+    ) -> Result<(), TchError> {
+        match aggregation {
+            Aggregation::FedAvg(_) | Aggregation::FfaLora(_) => {
+                self.means.step(&tensors(self.model, Part::Whole), &means(uploads, 0));
+            }
+            Aggregation::Flora => {
+                self.add(uploads, |shares| Some(mean_product(shares)));
+                self.take_mean_head(uploads);
+                self.model.renew(new_pair(self.recipe.seed, round + 1));
+            }
+            Aggregation::FedExLora => {
+                self.add(uploads, residual);
+                adapter::assign(self.model, Part::Whole, &means(uploads, 0));
+            }
+            Aggregation::FlexLora => {
+                self.cut_mean_product(uploads)?;
+                self.take_mean_head(uploads);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a product of the clients' pairs beside each weight, and keeps it for the clients.
+    fn add(&mut self, uploads: &[Upload], product: impl Fn(&[Share<'_>]) -> Option<LowRank>) {
+        let modules = 0..self.model.adapter().targets().len();
+        let products = modules.filter_map(|module| product(&shares(uploads, module)));
+        *self.products = products.map(|product| product.to_f32()).collect();
+        if !self.products.is_empty() {
+            self.model.fold(self.products);
+        }
+    }
+
+    /// A: right singular vectors, B: left ones times singular values over the scale. What the clients' ranks together
+    /// do not fill stays as at first, where it adds nothing.
+    fn cut_mean_product(&self, uploads: &[Upload]) -> Result<(), TchError> {
+        let (model, recipe) = (&self.model, self.recipe);
+        model.renew(Key { seed: recipe.seed, ..Key::default() });
+        let _no_graph = tch::no_grad_guard();
+        for (module, [a, b]) in model.adapter().pairs().enumerate() {
+            let LowRank { up, down } = mean_product(&shares(uploads, module)).svd()?.cut(recipe.lora.rank);
+            let rows = down.size()[0];
+            a.tensor.narrow(0, 0, rows).copy_(&down);
+            b.tensor.narrow(1, 0, rows).copy_(&(up / recipe.lora.scale()));
+        }
+        Ok(())
+    }
+
+    fn take_mean_head(&self, uploads: &[Upload]) {
+        let first = 2 * self.model.adapter().targets().len();
+        adapter::assign_head(self.model, &means(uploads, first));
+    }
+}
