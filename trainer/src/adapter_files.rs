@@ -83,6 +83,8 @@ struct ModelConfig {
     vocab_size: Option<usize>,
     #[serde(default)]
     pad_token_id: Option<u32>,
+    #[serde(default)]
+    system_prompt: Option<String>,
 }
 
 /// What an adapter was trained for.
@@ -108,6 +110,8 @@ pub struct AdapterFiles {
     pub labels: Vec<String>,
     /// The token that fills rows, where the folder says it.
     pub pad_id: Option<u32>,
+    /// What stood before every prompt of a language model, where the folder says it.
+    pub system_prompt: Option<String>,
     /// SHA-256 over settings and weights, in hexadecimal.
     pub hash: String,
     vocab: Option<usize>,
@@ -138,6 +142,7 @@ impl AdapterFiles {
             task,
             labels: about.id2label.unwrap_or_default().into_values().collect(),
             pad_id: about.pad_token_id,
+            system_prompt: about.system_prompt,
             hash: hex(&Sha256::new().chain_update(&config_bytes).chain_update(&weights).finalize()),
             vocab: about.vocab_size,
             tensors,

@@ -34,6 +34,8 @@ pub struct Export<'a> {
     pub labels: &'a [String],
     /// What fills a batch.
     pub pad_id: u32,
+    /// What stood before every prompt of a language model.
+    pub system_prompt: Option<&'a str>,
 }
 
 /// Why an adapter was not written.
@@ -156,9 +158,16 @@ fn model_config(model: &Model, export: &Export<'_>) -> Value {
     });
     match model.head() {
         Head::Classifier(_) => add_labels(&mut config, export.labels),
-        Head::Language => {}
+        Head::Language => add_system_prompt(&mut config, export.system_prompt),
     }
     config
+}
+
+/// Whoever asks the model later must put it before the prompt too; transformers passes the field over.
+fn add_system_prompt(config: &mut Value, system_prompt: Option<&str>) {
+    if let Some(system_prompt) = system_prompt {
+        config["system_prompt"] = json!(system_prompt);
+    }
 }
 
 fn add_labels(config: &mut Value, labels: &[String]) {

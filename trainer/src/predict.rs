@@ -1,4 +1,4 @@
-//! The tuned model answers: a text in, a label with probabilities out.
+//! The tuned model answers: a text in, a label with probabilities out, or a text of its own.
 //! Must not train, and must not know files other than the adapter's and its base's.
 
 use std::path::{Path, PathBuf};
@@ -10,10 +10,14 @@ use tokenizers::Tokenizer;
 
 use crate::{
     adapter_files::{AdapterError, AdapterFiles, AdapterTask, starting_model},
-    data::{Texts, TokeniseError, tokenise},
+    data::{DataError, Texts, TokeniseError, tokenise},
     events::Events,
-    models::{Base, LoadError, LoadOptions, Model, Precision, Tokens, load_tokenizer},
+    models::{Base, GenerateError, LoadError, LoadOptions, Model, Precision, Tokens, load_tokenizer},
 };
+
+mod speaker;
+
+pub use speaker::Speaker;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -27,8 +31,12 @@ pub enum PredictError {
     Tokenise(#[from] TokeniseError),
     #[error("the adapter in {} names no base; say which with --base", .0.display())]
     NoBase(PathBuf),
-    #[error("the adapter in {} answers with text, which this version does not do yet; it answers with labels", .0.display())]
-    NoText(PathBuf),
+    #[error(transparent)]
+    Prompt(#[from] DataError),
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    #[error("the tokenizer cannot write the answer: {0}")]
+    Decode(String),
     #[error("the model gives no numbers for this text")]
     NotFinite,
 }
@@ -42,6 +50,45 @@ pub struct PredictOptions<'a> {
     pub precision: Precision,
     /// Where to compute.
     pub device: Device,
+}
+
+/// A model that answers, by what its adapter was trained for.
+pub enum Predictor {
+    /// With labels.
+    Labels(Box<Classifier>),
+    /// With text.
+    Text(Box<Speaker>),
+}
+
+impl Predictor {
+    /// Reads base and adapter.
+    ///
+    /// # Errors
+    /// Where they cannot be read, or do not belong together.
+    pub fn load(folder: &Path, options: PredictOptions<'_>) -> Result<Self, PredictError> {
+        let adapter = AdapterFiles::read(folder)?;
+        let named = options.base.or(adapter.base.as_deref());
+        let path = named.ok_or_else(|| PredictError::NoBase(folder.to_owned()))?;
+        let PredictOptions { precision, device, .. } = options;
+        let language_head = adapter.task == AdapterTask::Language;
+        let base = Base::load(path, LoadOptions { precision, device, language_head })?;
+        let tokenizer = load_tokenizer(path)?;
+        tokenizer.check(base.shape())?;
+        adapter.check_base(base.shape())?;
+        let head = adapter.head(base.shape())?;
+        let labels = adapter.label_names(head.classes(base.shape()));
+        let model = starting_model(base, &adapter.lora, head, 0, &labels, Some(&adapter))?;
+        Ok(match adapter.task {
+            AdapterTask::Classification => Self::Labels(Box::new(Classifier {
+                model,
+                labels,
+                pad_id: adapter.pad_id.unwrap_or(tokenizer.pad_id),
+                tokenizer: tokenizer.tokenizer,
+                tokenizer_hash: tokenizer.hash,
+            })),
+            AdapterTask::Language => Self::Text(Box::new(Speaker::new(model, tokenizer, adapter.system_prompt))),
+        })
+    }
 }
 
 /// A model that answers with labels.
@@ -63,30 +110,6 @@ pub struct Answer {
 }
 
 impl Classifier {
-    /// Reads base and adapter.
-    ///
-    /// # Errors
-    /// Where they cannot be read, do not belong together, or answer with text.
-    pub fn load(folder: &Path, options: PredictOptions<'_>) -> Result<Self, PredictError> {
-        let adapter = AdapterFiles::read(folder)?;
-        match adapter.task {
-            AdapterTask::Classification => {}
-            AdapterTask::Language => return Err(PredictError::NoText(folder.to_owned())),
-        }
-        let named = options.base.or(adapter.base.as_deref());
-        let path = named.ok_or_else(|| PredictError::NoBase(folder.to_owned()))?;
-        let PredictOptions { precision, device, .. } = options;
-        let base = Base::load(path, LoadOptions { precision, device, language_head: false })?;
-        let tokenizer = load_tokenizer(path)?;
-        tokenizer.check(base.shape())?;
-        adapter.check_base(base.shape())?;
-        let head = adapter.head(base.shape())?;
-        let labels = adapter.label_names(head.classes(base.shape()));
-        let model = starting_model(base, &adapter.lora, head, 0, &labels, Some(&adapter))?;
-        let pad_id = adapter.pad_id.unwrap_or(tokenizer.pad_id);
-        Ok(Self { model, labels, tokenizer: tokenizer.tokenizer, tokenizer_hash: tokenizer.hash, pad_id })
-    }
-
     /// The label of a text, which is cut where it is longer than the model takes.
     ///
     /// # Errors
@@ -132,7 +155,14 @@ mod tests {
         write_adapter(
             &folder,
             &model,
-            &Export { lora: &lora, base: path.display().to_string(), revision: None, labels: &labels, pad_id: 0 },
+            &Export {
+                lora: &lora,
+                base: path.display().to_string(),
+                revision: None,
+                labels: &labels,
+                pad_id: 0,
+                system_prompt: None,
+            },
         )
         .unwrap();
         folder
@@ -141,10 +171,17 @@ mod tests {
     const OPTIONS: PredictOptions<'static> =
         PredictOptions { base: None, precision: Precision::F32, device: Device::Cpu };
 
+    fn classifier(folder: &Path) -> Classifier {
+        match Predictor::load(folder, OPTIONS).unwrap() {
+            Predictor::Labels(classifier) => *classifier,
+            Predictor::Text(_) => panic!("this adapter answers with labels"),
+        }
+    }
+
     #[test]
     fn a_text_gets_the_likeliest_label_with_the_probability_of_each() {
         let above = tempfile::tempdir().unwrap();
-        let classifier = Classifier::load(&adapter(above.path()), OPTIONS).unwrap();
+        let classifier = classifier(&adapter(above.path()));
         let answer = classifier.answer("two eggs, please").unwrap();
         assert_eq!(answer.label, answer.probabilities[0].0);
         assert!(answer.probabilities.is_sorted_by(|a, b| a.1 >= b.1));
@@ -158,17 +195,17 @@ mod tests {
     #[test]
     fn a_text_longer_than_the_model_takes_is_cut() {
         let above = tempfile::tempdir().unwrap();
-        let classifier = Classifier::load(&adapter(above.path()), OPTIONS).unwrap();
+        let classifier = classifier(&adapter(above.path()));
         assert!(classifier.answer(&"word ".repeat(5000)).is_ok());
     }
 
     #[test]
-    fn an_adapter_that_answers_with_text_is_refused() {
+    fn an_adapter_of_a_language_model_needs_a_base_with_a_vocabulary() {
         let above = tempfile::tempdir().unwrap();
         let folder = adapter(above.path());
         let config = folder.join("adapter_config.json");
         let text = std::fs::read_to_string(&config).unwrap().replace("SEQ_CLS", "CAUSAL_LM");
         std::fs::write(&config, text).unwrap();
-        assert!(matches!(Classifier::load(&folder, OPTIONS), Err(PredictError::NoText(_))));
+        assert!(Predictor::load(&folder, OPTIONS).is_err());
     }
 }

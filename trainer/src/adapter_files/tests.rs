@@ -20,7 +20,14 @@ fn model(seed: u64) -> Model {
 fn exported(above: &Path) -> PathBuf {
     let (folder, model) = (above.join("adapter"), model(7));
     let lora = query_value(model.base());
-    let export = Export { lora: &lora, base: "models/tiny".into(), revision: None, labels: &labels(), pad_id: 2 };
+    let export = Export {
+        lora: &lora,
+        base: "models/tiny".into(),
+        revision: None,
+        labels: &labels(),
+        pad_id: 2,
+        system_prompt: None,
+    };
     write_adapter(&folder, &model, &export).unwrap();
     folder
 }

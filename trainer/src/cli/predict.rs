@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
+    ops::ControlFlow,
     path::PathBuf,
 };
 
@@ -11,9 +12,10 @@ use serde_json::json;
 
 use super::{CONFIGURATION, FAILED, SUCCESS, complain};
 use crate::{
-    models::Precision,
+    models::{Choice, Precision},
     plan::DeviceChoice,
-    predict::{Answer, Classifier, PredictError, PredictOptions},
+    predict::{Answer, Classifier, PredictError, PredictOptions, Predictor, Speaker},
+    random::Key,
     report::units,
     run::materials::{DeviceError, choose_device},
 };
@@ -36,6 +38,18 @@ pub struct PredictArgs {
     /// A line of JSON for each text instead of words.
     #[arg(long)]
     json: bool,
+    /// Tokens of a generated answer, at most.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: usize,
+    /// Draws each token of a generated answer from softmax(logits / TEMPERATURE); 0 takes the likeliest.
+    #[arg(long, value_name = "TEMPERATURE", default_value_t = 0.0)]
+    temperature: f64,
+    /// Draws among the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f64,
+    /// Decides what is drawn.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
     /// Texts; without any, each line of standard input is one.
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
@@ -64,8 +78,8 @@ enum Place {
 
 /// Answers each text in turn, as soon as it is there.
 pub(super) fn predict(arguments: &PredictArgs) -> u8 {
-    let classifier = match load(arguments) {
-        Ok(classifier) => classifier,
+    let predictor = match load(arguments) {
+        Ok(predictor) => predictor,
         Err(sentence) => return complain(sentence, CONFIGURATION),
     };
     let texts = arguments.texts.iter().cloned().map(Ok);
@@ -73,9 +87,9 @@ pub(super) fn predict(arguments: &PredictArgs) -> u8 {
         if io::stdin().is_terminal() {
             eprintln!("One text a line; Ctrl-D ends.");
         }
-        answer_all(&classifier, io::stdin().lock().lines(), arguments.json)
+        answer_all(&predictor, io::stdin().lock().lines(), arguments)
     } else {
-        answer_all(&classifier, texts, arguments.json)
+        answer_all(&predictor, texts, arguments)
     };
     ended.unwrap_or_else(|error| match error.kind() {
         // Whoever closed the pipe has read enough.
@@ -84,7 +98,7 @@ pub(super) fn predict(arguments: &PredictArgs) -> u8 {
     })
 }
 
-fn load(arguments: &PredictArgs) -> Result<Classifier, String> {
+fn load(arguments: &PredictArgs) -> Result<Predictor, String> {
     let precision = match arguments.precision {
         Element::F32 => Precision::F32,
         Element::Bf16 => Precision::BF16,
@@ -96,20 +110,71 @@ fn load(arguments: &PredictArgs) -> Result<Classifier, String> {
     };
     let device = choose_device(place).map_err(|error: DeviceError| error.to_string())?;
     let options = PredictOptions { base: arguments.base.as_deref(), precision, device };
-    Classifier::load(&arguments.adapter, options).map_err(|error: PredictError| error.to_string())
+    Predictor::load(&arguments.adapter, options).map_err(|error: PredictError| error.to_string())
 }
 
 /// Answers what can be answered; the exit code says whether that was everything.
-fn answer_all(classifier: &Classifier, texts: impl Iterator<Item = io::Result<String>>, json: bool) -> io::Result<u8> {
+fn answer_all(
+    predictor: &Predictor,
+    texts: impl Iterator<Item = io::Result<String>>,
+    arguments: &PredictArgs,
+) -> io::Result<u8> {
     let (mut out, mut code) = (io::stdout().lock(), SUCCESS);
     for text in texts {
-        match classifier.answer(&text?) {
-            Ok(answer) => writeln!(out, "{}", if json { in_json(&answer) } else { in_words(&answer) })?,
-            Err(error) => code = complain(error, FAILED),
+        let answered = match predictor {
+            Predictor::Labels(classifier) => label(classifier, &text?, arguments.json, &mut out)?,
+            Predictor::Text(speaker) => speak(speaker, &text?, arguments, &mut out)?,
+        };
+        if let Err(error) = answered {
+            code = complain(error, FAILED);
         }
         out.flush()?;
     }
     Ok(code)
+}
+
+fn label(
+    classifier: &Classifier,
+    text: &str,
+    json: bool,
+    out: &mut impl Write,
+) -> io::Result<Result<(), PredictError>> {
+    match classifier.answer(text) {
+        Ok(answer) => writeln!(out, "{}", if json { in_json(&answer) } else { in_words(&answer) }).map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// Each piece is written as soon as it is there; JSON comes when the answer is whole.
+fn speak(
+    speaker: &Speaker,
+    text: &str,
+    arguments: &PredictArgs,
+    out: &mut impl Write,
+) -> io::Result<Result<(), PredictError>> {
+    let mut written = Ok(());
+    let answer = speaker.answer(text, arguments.max_tokens, arguments.choice(), |piece| {
+        if !arguments.json {
+            written = write!(out, "{piece}").and_then(|()| out.flush());
+        }
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    written?;
+    match answer {
+        Ok(answer) if arguments.json => writeln!(out, "{}", json!({ "answer": answer })).map(Ok),
+        Ok(_) => writeln!(out).map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+impl PredictArgs {
+    fn choice(&self) -> Choice {
+        if self.temperature <= 0.0 {
+            return Choice::Greedy;
+        }
+        let key = Key { seed: self.seed, ..Key::default() };
+        Choice::Sample { temperature: self.temperature, top_p: self.top_p, key }
+    }
 }
 
 fn in_json(Answer { label, probabilities }: &Answer) -> String {

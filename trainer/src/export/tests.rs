@@ -24,7 +24,14 @@ fn write(folder: &Path, lora: &LoraSettings) -> Result<(), ExportError> {
     write_adapter(
         folder,
         &model(lora),
-        &Export { lora, base: "lab/tiny".to_owned(), revision: Some("v2"), labels: &labels, pad_id: 7 },
+        &Export {
+            lora,
+            base: "lab/tiny".to_owned(),
+            revision: Some("v2"),
+            labels: &labels,
+            pad_id: 7,
+            system_prompt: None,
+        },
     )
 }
 
@@ -46,7 +53,14 @@ fn tensors_have_the_names_shapes_and_values_that_peft_has() {
     let case = cases().into_iter().find(|case| case.name == "bert-query-value").unwrap();
     let golden = golden::tensors(&case.name);
     let lora = case.lora();
-    let export = Export { lora: &lora, base: "models/tiny".to_owned(), revision: None, labels: &[], pad_id: 0 };
+    let export = Export {
+        lora: &lora,
+        base: "models/tiny".to_owned(),
+        revision: None,
+        labels: &[],
+        pad_id: 0,
+        system_prompt: None,
+    };
     write_adapter(&adapter, &case.model(&golden), &export).unwrap();
     let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
     let written = SafeTensors::deserialize(&bytes).unwrap();
@@ -162,7 +176,14 @@ fn a_language_model_is_exported_as_peft_has_it_without_a_head() {
         let golden = golden::tensors(name);
         let lora = case.lora();
         let labels = ["ham".to_owned(), "spam".to_owned()];
-        let export = Export { lora: &lora, base: "models/tiny".into(), revision: None, labels: &labels, pad_id: 2 };
+        let export = Export {
+            lora: &lora,
+            base: "models/tiny".into(),
+            revision: None,
+            labels: &labels,
+            pad_id: 2,
+            system_prompt: None,
+        };
         write_adapter(&adapter, &case.model(&golden), &export).unwrap();
         let config = read_json(&adapter, "adapter_config.json");
         assert_eq!(config["task_type"], "CAUSAL_LM", "{name}");

@@ -35,6 +35,7 @@ fn export(above: &Path, base: &str, model: &Model) -> PathBuf {
         revision: None,
         labels: &labels,
         pad_id: 0,
+        system_prompt: None,
     };
     write_adapter(&folder, model, &export).unwrap();
     folder

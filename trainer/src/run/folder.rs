@@ -185,7 +185,14 @@ impl Folder {
 }
 
 fn export<'a>(plan: &'a Plan, materials: &'a Materials, lora: &'a LoraSettings, labels: &'a [String]) -> Export<'a> {
-    Export { lora, base: plan.model.reference(), revision: plan.model.revision(), labels, pad_id: materials.pad_id }
+    Export {
+        lora,
+        base: plan.model.reference(),
+        revision: plan.model.revision(),
+        labels,
+        pad_id: materials.pad_id,
+        system_prompt: plan.data.language.as_ref().and_then(|language| language.system_prompt.as_deref()),
+    }
 }
 
 #[cfg(test)]

@@ -608,8 +608,14 @@ fn an_exported_adapter_gives_the_logits_within_1e_4_and_one_of_a_smaller_rank_do
 fn read_again_by_its_own_files(condensed: &Model, plan: &Plan, probes: &[Example], expected: &[f32]) {
     let above = tempfile::tempdir().unwrap();
     let folder = above.path().join("adapter");
-    let export =
-        Export { lora: &plan.lora, base: "tiny-bert".into(), revision: None, labels: &plan.data.labels, pad_id: 0 };
+    let export = Export {
+        lora: &plan.lora,
+        base: "tiny-bert".into(),
+        revision: None,
+        labels: &plan.data.labels,
+        pad_id: 0,
+        system_prompt: None,
+    };
     write_adapter(&folder, condensed, &export).unwrap();
     let files = AdapterFiles::read(&folder).unwrap();
     let base = materials(plan, Vec::new()).base;
@@ -664,7 +670,14 @@ fn every_aggregation_starts_from_the_adapter_that_is_named() {
     let trained = plan("fedLLM: {}", &[]);
     let ended = run_with_unequal_clients(&trained);
     let (folder, labels) = (above.path().join("adapter"), &trained.data.labels);
-    let export = Export { lora: &trained.lora, base: "tiny-bert".into(), revision: None, labels, pad_id: 0 };
+    let export = Export {
+        lora: &trained.lora,
+        base: "tiny-bert".into(),
+        revision: None,
+        labels,
+        pad_id: 0,
+        system_prompt: None,
+    };
     let model = ended.outcome.half.model().unwrap();
     write_adapter(&folder, model, &export).unwrap();
     let still = [r#"training.schedule={"linear":{"warmupSteps":5}}"#, "training.rounds=1", "training.localSteps=1"];

@@ -12,7 +12,14 @@ use crate::{
 /// The adapter of a run, as it is exported with these labels.
 fn exported(above: &Path, plan: &Plan, ended: &Ended, labels: [&str; 3]) -> PathBuf {
     let (folder, labels) = (above.join("adapter"), labels.map(str::to_owned));
-    let export = Export { lora: &plan.lora, base: "tiny-bert".into(), revision: None, labels: &labels, pad_id: 0 };
+    let export = Export {
+        lora: &plan.lora,
+        base: "tiny-bert".into(),
+        revision: None,
+        labels: &labels,
+        pad_id: 0,
+        system_prompt: None,
+    };
     write_adapter(&folder, ended.outcome.half.model().unwrap(), &export).unwrap();
     folder
 }
