@@ -66,13 +66,13 @@ fn load_merged(folder: &Path, precision: Precision, lora: &LoraSettings, adapter
 
 #[test]
 fn a_merged_model_has_the_logits_of_base_and_adapter() {
-    for name in ["tiny-bert", "tiny-llama"] {
+    for name in ["tiny-bert", "tiny-gpt2", "tiny-llama", "tiny-mistral", "tiny-qwen2"] {
         let above = tempfile::tempdir().unwrap();
         let model = trained(name, Head::Classifier(2));
         let (adapter, out) = (export(above.path(), name, &model), above.path().join("merged"));
         let merge = Merge { adapter: &adapter, base: None, out: &out, precision: None, shard_bytes: SHARD_BYTES };
         let merged = merge.run().unwrap();
-        assert_eq!((merged.changed, merged.files), (2 * model.shape().blocks, 1), "{name}");
+        assert_eq!((merged.changed, merged.files), (model.adapter().targets().len(), 1), "{name}");
         let files = AdapterFiles::read(&adapter).unwrap();
         let again = load_merged(&out, Precision::F32, &files.lora, &files);
         let difference = (logits(&again) - logits(&model)).abs().max().double_value(&[]);

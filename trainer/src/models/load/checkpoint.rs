@@ -60,7 +60,7 @@ impl Layout {
             Self::InterleavedHeads(heads) => part_halves(&numbers.f_view(shape)?, heads as i64),
             Self::Transposed => {
                 let reversed: Vec<i64> = shape.iter().rev().copied().collect();
-                numbers.f_view(reversed.as_slice())?.f_transpose(0, -1)
+                numbers.f_view(reversed.as_slice())?.f_transpose(0, -1)?.f_contiguous()
             }
         }
     }
