@@ -169,14 +169,23 @@ fn gradient_checkpointing_is_refused_where_no_code_does_it_yet() {
     let bench = Bench::new();
     let spec = bench.spec("tiny", "splitFedLLM: {cutLayer: 1}");
     let words = "spec.training.gradientCheckpointing asks for activations computed twice in a half of the model";
-    refused_without_a_trace(&bench, &spec, &["--set", "training.gradientCheckpointing=true"], words);
+    refused_without_a_trace(&bench, &spec, &["training.gradientCheckpointing=true"], words);
 }
 
 #[test]
-fn a_codec_that_no_code_does_yet_is_refused() {
-    let bench = Bench::new();
-    let spec = bench.spec("tiny", "splitFedLLM: {cutLayer: 1, activationCodec: INT8}");
-    refused_without_a_trace(&bench, &spec, &[], "asks for INT8, which this version does not do yet");
+fn a_language_model_without_a_vocabulary_is_refused() {
+    sets_are_refused(
+        &["model.task=CausalLM", "data.labels=[]", "data.columns={prompt: text, response: mood}"],
+        "this BERT model has no layer over the vocabulary, which task CausalLM reads; use a decoder such as Llama",
+    );
+}
+
+#[test]
+fn prompts_for_a_classifier_are_refused() {
+    sets_are_refused(
+        &["data.columns={prompt: text, response: mood}"],
+        "spec.model.task is \"SequenceClassification\"; prompts, messages and systemPrompt are for language models",
+    );
 }
 
 #[test]
@@ -198,7 +207,8 @@ fn a_cut_layer_past_the_model_is_refused() {
     let bench = Bench::new();
     for cut in [tiny::BLOCKS, 40] {
         let spec = bench.spec("tiny", &format!("splitFedLLM: {{cutLayer: {cut}}}"));
-        let words = format!("cutLayer is {cut}, and the model has 3 blocks; it must be from 1 to 2");
+        let words =
+            format!("clients of group silo are to hold {cut} blocks, and the model has 3; the group's cutLayer, or ");
         refused_without_a_trace(&bench, &spec, &[], &words);
     }
 }
@@ -308,7 +318,7 @@ fn a_model_of_an_architecture_that_is_lacking_is_refused_with_those_there_are() 
                 config["architectures"] = json!(["GPTNeoXForCausalLM"]);
             });
         },
-        "config.json describes a model of architecture gpt_neox; supported are BERT and Llama",
+        "config.json describes a model of architecture gpt_neox; supported are BERT, GPT-2, Llama (also SmolLM2 and TinyLlama), Mistral and Qwen2",
     );
 }
 

@@ -66,6 +66,8 @@ fn sets(bench: &Bench, resource: &FederatedFineTune) -> Vec<String> {
     when(spec.training.local_steps.is_some(), "training.localSteps=2");
     when(spec.training.local_epochs.is_some(), "training.localEpochs=1");
     when(spec.framework.kd_fed_llm.is_some(), "framework.kdFedLLM.distillationSteps=2");
+    let logits = spec.framework.kd_fed_llm.as_ref().and_then(|kd| kd.logits.as_ref());
+    when(logits.is_some_and(|logits| logits.top_k.is_some()), "framework.kdFedLLM.logits.topK=16");
     when(spec.framework.split_fed_llm.is_some(), "framework.splitFedLLM.cutLayer=1");
     let csv = matches!(spec.data.format, Format::JsonLines | Format::Parquet);
     when(csv, "data.format=CSV");

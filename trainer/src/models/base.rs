@@ -7,7 +7,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     cache::KeyValues,
+    head::Head,
     linear::Linear,
+    lora::ModelError,
     shape::{Architecture, ModelShape},
 };
 use crate::random::Key;
@@ -107,6 +109,17 @@ impl Base {
             pad_token_id: self.pad_token_id,
             hash: Arc::clone(&self.hash),
         }
+    }
+
+    /// Refuses a head that the base does not have.
+    ///
+    /// # Errors
+    /// Where a language model is asked of a base without a layer over the vocabulary.
+    pub fn check_head(&self, head: Head) -> Result<(), ModelError> {
+        if head == Head::Language && !self.body.has_language_head() {
+            return Err(ModelError::NoLanguageHead { architecture: self.architecture().to_string() });
+        }
+        Ok(())
     }
 
     /// How large the model is.

@@ -86,9 +86,7 @@ impl Model {
     /// # Errors
     /// Where `lora` or `head` asks for what the model does not have.
     pub fn new(mut base: Base, lora: &LoraSettings, head: Head, seed: u64) -> Result<Self, ModelError> {
-        if head == Head::Language && !base.body.has_language_head() {
-            return Err(ModelError::NoLanguageHead { architecture: base.architecture().to_string() });
-        }
+        base.check_head(head)?;
         let adapter = Adapter::new(&base.shape, lora, head, seed, base.options.device)?;
         adapter.attach(&mut base.body.linears_mut(), lora);
         let residuals = adapter.targets().iter().map(|_| None).collect();

@@ -95,6 +95,7 @@ impl Shelf {
         let base = loaded.base.share();
         let lora = LoraSettings { target_modules: targets(plan, base.architecture()), ..plan.lora.clone() };
         resolve_targets(base.shape(), &lora)?;
+        base.check_head(plan.head(plan.data.labels.len()))?;
         check_length(plan, &base)?;
         check_cut(plan, &base)?;
         let initial = self.initial_adapter(plan, &base, &lora)?;
