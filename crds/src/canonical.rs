@@ -96,7 +96,7 @@ fn with_local_work(training: &Training) -> Training {
 
 /// `value` with the keys of every object in order, whatever map `serde_json` was built with, and without fields that
 /// are null, so that a new optional field changes no hash where it is not used.
-fn sorted(value: &Value) -> String {
+pub fn sorted(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().filter(|(_, field)| !field.is_null()).collect();

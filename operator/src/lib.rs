@@ -3,6 +3,8 @@
 //!
 //! | module | one thing |
 //! |---|---|
+//! | `authority` | the CA and the certificates of a run |
 //! | `controller` | one reconcile: observe, validate, build, apply, status |
 
+pub mod authority;
 pub mod controller;
