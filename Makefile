@@ -58,8 +58,13 @@ demo-model:
 		echo "make demo: no experiments for MODEL=$(MODEL); there are smollm2 and minilm" >&2; exit 1; }
 
 .PHONY: test
-test: setup $(PROMTOOL) ## Run every test of every crate
+test: setup control-plane $(PROMTOOL) ## Run every test of every crate
 	$(TIMED) cargo test $(LOCKED) --workspace
+
+# What tests of the operator talk to: the real API server, built once from its Go module.
+.PHONY: control-plane
+control-plane:
+	$(TIMED) scripts/cluster.sh control-plane
 
 .PHONY: check
 check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files: what must be clean besides the tests

@@ -27,6 +27,6 @@ pub mod tuning;
 pub mod volumes;
 
 pub use canonical::{canonical_json, hex, spec_hash};
-pub use load::{LoadError, Problem, load, load_all};
+pub use load::{LoadError, Problem, documents, load, load_all};
 pub use resource::{FederatedFineTune, FederatedFineTuneSpec};
 pub use status::FederatedFineTuneStatus;

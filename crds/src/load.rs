@@ -98,6 +98,17 @@ pub fn load_all(yaml: &str, sets: &[String]) -> Result<Vec<FederatedFineTune>, L
     }
 }
 
+/// Every document in `yaml` after the overrides `sets`, as `kubectl apply` would send it: unchecked, without defaults.
+///
+/// # Errors
+/// What is not YAML, and overrides that cannot be applied, one sentence each.
+pub fn documents(yaml: &str, sets: &[String]) -> Result<Vec<Value>, LoadError> {
+    let mut documents = parse(yaml)?;
+    let problems: Vec<Problem> =
+        documents.iter_mut().flat_map(|document| set::apply(&SCHEMA, document, sets)).collect();
+    if problems.is_empty() { Ok(documents) } else { Err(LoadError::Problems(problems)) }
+}
+
 impl Problem {
     fn of(self, name: &str) -> Self {
         Self { sentence: format!("{name}: {}", self.sentence), ..self }

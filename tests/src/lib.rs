@@ -4,6 +4,7 @@
 //! | file | one thing |
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
+//! | `cluster.rs` | a Kubernetes cluster: the real API server, and the real rest |
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
 //! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
@@ -13,6 +14,7 @@
 //! | `tiny.rs` | a model and texts so small that a run takes a second |
 
 mod bench;
+pub mod cluster;
 pub mod exposition;
 pub mod files;
 pub mod http;

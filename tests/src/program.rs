@@ -22,23 +22,30 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// The program under test: `FEDTUNE_PROGRAM` where that is set, else the workspace's own, built as this test was.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| env::var_os("FEDTUNE_PROGRAM").map_or_else(build, PathBuf::from))
+    PROGRAM.get_or_init(|| env::var_os("FEDTUNE_PROGRAM").map_or_else(|| build("fedtune"), PathBuf::from))
+}
+
+/// A program of this package, which cargo has built beside this test.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let this = env::current_exe().expect("a test has a path");
+    let program = this.ancestors().nth(2).expect("a test lies in target/<profile>/deps").join(name);
+    if program.is_file() { program } else { build(name) }
 }
 
 /// Cargo builds another package's program for no test, so an older one may lie there: it is brought up to date first.
-fn build() -> PathBuf {
+fn build(name: &str) -> PathBuf {
     let this = env::current_exe().expect("a test has a path");
     let folder = this.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--workspace", "--bin", "fedtune"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.args(["build", "--quiet", "--workspace", "--bin", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if folder.ends_with("release") {
         build.arg("--release");
     }
     let built = build.output().expect("cargo, which started this test, can be started again");
     let said = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success(), "the program under test does not build:\n{said}");
-    let program = folder.join("fedtune");
+    let program = folder.join(name);
     assert!(program.is_file(), "there is no {}; name the program to test in FEDTUNE_PROGRAM", program.display());
     program
 }

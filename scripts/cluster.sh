@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Builds the programs of a Kubernetes cluster from their pinned Go modules into .cache/k8s/bin, or CACHE=DIR.
+# Must not install or start anything; what is complete already is left alone, also where there is no Go.
+#
+# Usage: cluster.sh PART...    parts: control-plane, node, helm
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cache=${CACHE:-$root/.cache}
+[[ $cache == /* ]] || cache=$PWD/$cache
+here=$root/scripts/cluster
+# shellcheck source-path=SCRIPTDIR source=setup/say.sh
+. "$root/scripts/setup/say.sh"
+# shellcheck source-path=SCRIPTDIR source=setup/tools.sh
+. "$root/scripts/setup/tools.sh"
+# shellcheck source-path=SCRIPTDIR source=cluster/programs.sh
+. "$here/programs.sh"
+# shellcheck source-path=SCRIPTDIR source=cluster/build.sh
+. "$here/build.sh"
+
+main() {
+    local part wanted=() missing
+    for part in "$@"; do
+        # shellcheck disable=SC2207 # names without spaces
+        wanted+=($(programs_of "$part"))
+    done
+    if [[ -n ${KUBEBUILDER_ASSETS:-} && $* == control-plane ]]; then
+        check_own_programs "${wanted[@]}"
+        return
+    fi
+
+    missing=$(unbuilt "${wanted[@]}")
+    if [[ -z $missing ]]; then
+        say "The cluster's programs are complete: $cache/k8s/bin has ${wanted[*]}."
+        return
+    fi
+    check_go
+    lock_programs
+    local program
+    for program in $missing; do
+        build "$program"
+    done
+    say "The cluster's programs are complete: $cache/k8s/bin, after $SECONDS s."
+}
+
+main "${@:-control-plane}"
