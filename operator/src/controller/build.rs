@@ -6,6 +6,7 @@
 //! | `settings.rs` | what the operator was installed with |
 //! | `names.rs` | the name of every object, and the server's addresses |
 //! | `labels.rs` | labels, selectors and owners |
+//! | `groups.rs` | which groups have pods of ours |
 //! | `config_map.rs` | the spec as the trainer reads it |
 //! | `secret.rs` | certificates as Secrets |
 //! | `service.rs` | how the server is found and opened |
@@ -26,6 +27,7 @@ use k8s_openapi::api::{
 mod client_job;
 pub mod config_map;
 mod credentials;
+pub mod groups;
 mod job;
 pub mod labels;
 mod mount;
@@ -63,7 +65,7 @@ pub struct Children {
     pub network_policies: Vec<NetworkPolicy>,
     /// The server.
     pub server: Job,
-    /// One for each managed group, in the order of the groups.
+    /// One for each managed group, in the order of the groups; none in the central baseline.
     pub clients: Vec<Job>,
 }
 
@@ -101,3 +103,6 @@ pub fn children(run: &Run, settings: &Settings) -> Result<Children, BuildError> 
 pub fn run_hash(run: &Run) -> String {
     fedtune_crds::spec_hash(&run.spec)
 }
+
+#[cfg(test)]
+mod tests;

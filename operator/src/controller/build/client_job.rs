@@ -1,11 +1,11 @@
 //! A group's Job: as many pods as it has clients, each known by its index.
 //! Must not mount what another group may see: a group is a trust domain.
 
-use fedtune_crds::clients::{Group, Placement};
+use fedtune_crds::clients::Group;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use super::{
-    BuildError, Job, Run, Settings, credentials,
+    BuildError, Job, Run, Settings, credentials, groups,
     job::{OnConfigurationError, Order},
     labels::Part,
     mount::Mount,
@@ -20,9 +20,7 @@ const PATIENCE: u32 = 86_400;
 
 /// The Jobs of all managed groups, in the order of the groups.
 pub(super) fn jobs(run: &Run, settings: &Settings, config_map: &str) -> Result<Vec<Job>, BuildError> {
-    let groups = run.spec.clients.groups.iter().enumerate();
-    let managed = groups.filter(|(_, group)| group.placement == Placement::Managed);
-    managed.map(|(index, group)| job(run, settings, config_map, (index, group))).collect()
+    groups::managed(run).map(|group| job(run, settings, config_map, group)).collect()
 }
 
 fn job(run: &Run, settings: &Settings, config_map: &str, (index, group): (usize, &Group)) -> Result<Job, BuildError> {

@@ -93,6 +93,13 @@ pub fn selector(run: &Run, part: Part<'_>) -> LabelSelector {
     LabelSelector { match_labels: Some(labels), match_expressions: None }
 }
 
+/// The pods of all groups.
+pub fn all_clients(run: &Run) -> LabelSelector {
+    let mut clients = selector(run, Part::Group(""));
+    clients.match_labels.get_or_insert_default().retain(|key, _| key != GROUP);
+    clients
+}
+
 /// Metadata of an object that goes when `run` goes.
 pub fn owned(run: &Run, name: String, part: Part<'_>) -> ObjectMeta {
     ObjectMeta { owner_references: owner(run).map(|owner| vec![owner]), ..kept(run, name, part) }

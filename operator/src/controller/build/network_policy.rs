@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fedtune_crds::{clients::Placement, network::Egress};
+use fedtune_crds::network::Egress;
 use k8s_openapi::{
     api::networking::v1::{
         IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
@@ -13,8 +13,8 @@ use k8s_openapi::{
 };
 
 use super::{
-    Run, Settings,
-    labels::{COMPONENT, Part, owned, selector},
+    Run, Settings, groups,
+    labels::{Part, all_clients, owned, selector},
     names::{self, GRPC_PORT, HTTP_PORT},
     sources,
 };
@@ -24,17 +24,15 @@ const DNS: u16 = 53;
 
 /// The policies of `run`.
 pub(super) fn policies(run: &Run, settings: &Settings) -> Vec<NetworkPolicy> {
-    let groups = run.spec.clients.groups.iter().enumerate();
-    let managed = groups.filter(|(_, group)| group.placement == Placement::Managed);
-    let clients = managed.map(|(index, group)| of_group(run, settings, (index, &group.name)));
+    let clients = groups::managed(run).map(|(index, group)| of_group(run, settings, (index, &group.name)));
     [of_server(run, settings)].into_iter().chain(clients).collect()
 }
 
 fn of_server(run: &Run, settings: &Settings) -> NetworkPolicy {
-    let mut clients = selector(run, Part::Group(""));
-    clients.match_labels.get_or_insert_default().retain(|key, _| key != super::labels::GROUP);
-    let mut ingress =
-        vec![from(vec![pods(clients)], GRPC_PORT), from(vec![operator(settings), prometheus(settings)], HTTP_PORT)];
+    let mut ingress = vec![
+        from(vec![pods(all_clients(run))], GRPC_PORT),
+        from(vec![operator(settings), prometheus(settings)], HTTP_PORT),
+    ];
     if run.spec.server.expose.is_some() {
         ingress.push(NetworkPolicyIngressRule { from: None, ports: Some(vec![tcp(GRPC_PORT)]) });
     }
@@ -58,12 +56,10 @@ fn policy(
     ingress: Vec<NetworkPolicyIngressRule>,
     egress: Vec<NetworkPolicyEgressRule>,
 ) -> NetworkPolicy {
-    let mut pods = selector(run, part);
-    pods.match_labels.get_or_insert_default().retain(|key, _| key != COMPONENT || part == Part::Server);
     NetworkPolicy {
         metadata: owned(run, name, part),
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(pods),
+            pod_selector: Some(selector(run, part)),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(ingress),
             egress: Some(egress),

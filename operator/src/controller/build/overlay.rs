@@ -50,7 +50,9 @@ fn merge(base: &mut Value, overlay: &Value, path: &str) {
         (Value::Object(base), Value::Object(overlay)) => merge_fields(base, overlay, path),
         (Value::Array(base), Value::Array(overlay)) if keys(path).is_some() => {
             let keys = keys(path).unwrap_or_default();
-            overlay.iter().for_each(|entry| merge_entry(base, entry, keys, path));
+            for entry in overlay {
+                merge_entry(base, entry, keys, path);
+            }
         }
         (base, overlay) => base.clone_from(overlay),
     }
@@ -70,14 +72,10 @@ fn merge_fields(base: &mut Map<String, Value>, overlay: &Map<String, Value>, pat
 fn merge_entry(base: &mut Vec<Value>, entry: &Value, keys: Keys, path: &str) {
     let same = |other: &&mut Value| keys.iter().all(|key| part(other, *key) == part(entry, *key));
     match base.iter_mut().find(same) {
-        Some(found) => merge(found, entry, path_of_entry(path)),
+        // Places have no numbers: an entry's fields stand where its list does.
+        Some(found) => merge(found, entry, path),
         None => base.push(entry.clone()),
     }
-}
-
-/// An entry's fields stand where its list does: places have no numbers.
-fn path_of_entry(list: &str) -> &str {
-    list
 }
 
 fn part(entry: &Value, (key, otherwise): (&str, &str)) -> Value {

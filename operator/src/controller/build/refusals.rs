@@ -144,3 +144,6 @@ fn named(entry: &Value) -> Option<&str> {
 fn entries<'a>(object: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
     object.get(list).and_then(Value::as_array).into_iter().flatten()
 }
+
+#[cfg(test)]
+mod tests;

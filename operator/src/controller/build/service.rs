@@ -66,7 +66,8 @@ fn port(name: &str, number: u16) -> ServicePort {
     ServicePort {
         name: Some(name.to_owned()),
         port: i32::from(number),
-        target_port: Some(IntOrString::String(name.to_owned())),
+        // By number: a template may give the port another name.
+        target_port: Some(IntOrString::Int(i32::from(number))),
         protocol: Some("TCP".to_owned()),
         ..ServicePort::default()
     }

@@ -1,1 +1,89 @@
+use serde_json::json;
 
+use super::*;
+
+fn merged(base: Value, overlay: &Value) -> Value {
+    let mut base = base;
+    merge(&mut base, overlay, "");
+    base
+}
+
+#[test]
+fn containers_are_merged_by_name_and_new_ones_come_after() {
+    let base = json!({"spec": {"containers": [{"name": "trainer", "image": "a", "args": ["x"]}]}});
+    let overlay = json!({"spec": {"containers": [{"name": "sidecar"}, {"name": "trainer", "image": "b"}]}});
+    let expected = json!([{"name": "trainer", "image": "b", "args": ["x"]}, {"name": "sidecar"}]);
+    assert_eq!(merged(base, &overlay)["spec"]["containers"], expected);
+}
+
+#[test]
+fn each_list_is_merged_by_the_keys_that_kubernetes_publishes() {
+    for (list, keys) in LISTS {
+        let entry = |more: &str| {
+            let mut entry = json!({"more": more});
+            for (key, _) in keys {
+                entry[*key] = json!("same");
+            }
+            entry
+        };
+        let nest = |entries: Value| list.rsplit('.').fold(entries, |inner, name| json!({ name: inner }));
+        let found = merged(nest(json!([entry("old")])), &nest(json!([entry("new")])));
+        assert_eq!(found, nest(json!([entry("new")])), "{list}");
+    }
+}
+
+#[test]
+fn mounts_are_merged_by_path_and_variables_by_name_in_every_container() {
+    for list in ["containers", "initContainers"] {
+        let of = |value: Value| json!({"spec": {list: [value]}});
+        let base = json!({"name": "x", "env": [{"name": "A", "value": "1"}], "volumeMounts": [{"mountPath": "/a", "name": "v"}]});
+        let overlay = json!({"name": "x", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "3"}],
+            "volumeMounts": [{"mountPath": "/a", "readOnly": true}]});
+        let expected = json!({"name": "x", "env": [{"name": "A", "value": "3"}, {"name": "B", "value": "2"}],
+            "volumeMounts": [{"mountPath": "/a", "name": "v", "readOnly": true}]});
+        assert_eq!(merged(of(base), &of(overlay)), of(expected));
+    }
+}
+
+#[test]
+fn a_port_without_a_protocol_is_the_one_of_tcp() {
+    let of = |ports: Value| json!({"spec": {"containers": [{"name": "trainer", "ports": ports}]}});
+    let base = of(json!([{"containerPort": 1, "protocol": "TCP"}]));
+    let found = merged(base, &of(json!([{"containerPort": 1, "name": "a"}, {"containerPort": 1, "protocol": "UDP"}])));
+    let expected =
+        json!([{"containerPort": 1, "protocol": "TCP", "name": "a"}, {"containerPort": 1, "protocol": "UDP"}]);
+    assert_eq!(found, of(expected));
+}
+
+#[test]
+fn spread_constraints_are_told_apart_by_both_their_keys() {
+    let of = |list: Value| json!({"spec": {"topologySpreadConstraints": list}});
+    let base = json!({"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1});
+    let other = json!({"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 2});
+    assert_eq!(merged(of(json!([base])), &of(json!([other]))), of(json!([base, other])));
+}
+
+#[test]
+fn a_list_without_keys_is_replaced() {
+    for list in ["tolerations", "readinessGates"] {
+        let of = |entries: Value| json!({"spec": {list: entries}});
+        assert_eq!(
+            merged(of(json!([{"key": "a"}, {"key": "b"}])), &of(json!([{"key": "c"}]))),
+            of(json!([{"key": "c"}]))
+        );
+    }
+}
+
+#[test]
+fn a_field_without_a_value_says_nothing() {
+    let base = json!({"spec": {"nodeSelector": {"a": "b"}}});
+    assert_eq!(merged(base.clone(), &json!({"spec": {"nodeSelector": null}})), base);
+}
+
+#[test]
+fn what_nobody_knows_is_kept_for_the_api_server_to_refuse() {
+    let overlay = json!({"spec": {"nodeSelektor": {"a": "b"}, "containers": [{"name": "t", "$patch": "delete"}]}});
+    let found = merged(json!({"spec": {"containers": [{"name": "t"}]}}), &overlay);
+    assert_eq!(found["spec"]["nodeSelektor"], json!({"a": "b"}));
+    assert_eq!(found["spec"]["containers"], json!([{"name": "t", "$patch": "delete"}]));
+}
