@@ -33,7 +33,7 @@ pub mod labels;
 mod mount;
 pub mod names;
 mod network_policy;
-mod overlay;
+pub mod overlay;
 pub mod pod;
 mod refusals;
 mod requests;

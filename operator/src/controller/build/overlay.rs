@@ -9,22 +9,23 @@ use serde_json::{Map, Value};
 use super::{BuildError, Run, refusals, restricted};
 
 /// A list whose entries are told apart by these fields, each with what it is where it is left out.
-type Keys = &'static [(&'static str, &'static str)];
+pub type Keys = &'static [(&'static str, &'static str)];
 
 /// Lists of a pod template whose entries are merged one by one; any other list is replaced as a whole.
-const LISTS: [(&str, Keys); 8] = [
+pub const LISTS: [(&str, Keys); 9] = [
     ("spec.containers", &[("name", "")]),
     ("spec.initContainers", &[("name", "")]),
     ("spec.volumes", &[("name", "")]),
     ("spec.imagePullSecrets", &[("name", "")]),
     ("spec.resourceClaims", &[("name", "")]),
+    ("spec.resources.claims", &[("name", "")]),
     ("spec.schedulingGates", &[("name", "")]),
     ("spec.hostAliases", &[("ip", "")]),
     ("spec.topologySpreadConstraints", &[("topologyKey", ""), ("whenUnsatisfiable", "")]),
 ];
 
 /// Such lists of each container.
-const LISTS_OF_CONTAINERS: [(&str, Keys); 5] = [
+pub const LISTS_OF_CONTAINERS: [(&str, Keys); 5] = [
     ("env", &[("name", "")]),
     ("volumeMounts", &[("mountPath", "")]),
     ("volumeDevices", &[("devicePath", "")]),
