@@ -24,7 +24,8 @@ pub struct VolumeClaim {
     #[schemars(length(max = 253))]
     #[x_kube(validation = object_name())]
     pub storage_class_name: Option<String>,
-    /// Who may mount it. Left out, `ReadWriteOncePod` where the driver allows it, else `ReadWriteOnce`.
+    /// Who may mount it. Left out, `ReadWriteOncePod` where the driver allows it, else `ReadWriteOnce`;
+    /// `ReadWriteMany` for a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_mode: Option<AccessMode>,
 }
@@ -35,7 +36,8 @@ impl Default for VolumeClaim {
     }
 }
 
-/// Who may mount the claim. Left out, `ReadWriteOncePod` where the driver allows it, else `ReadWriteOnce`.
+/// Who may mount the claim. Left out, `ReadWriteOncePod` where the driver allows it, else `ReadWriteOnce`;
+/// `ReadWriteMany` for a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AccessMode {
     /// One node.

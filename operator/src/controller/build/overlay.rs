@@ -4,7 +4,7 @@
 //! `restricted`.
 
 use fedtune_crds::template::Template;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{BuildError, Run, refusals, restricted};
 
@@ -39,13 +39,32 @@ pub const LISTS_OF_CONTAINERS: [(&str, Keys); 5] = [
 /// Where it sets what is ours, or what the `restricted` level forbids.
 pub(super) fn apply(run: &Run, base: &mut Value, overlay: &Template, path: &str) -> Result<(), BuildError> {
     let problem = |sentence| BuildError::Template { path: path.to_owned(), sentence };
-    refusals::check(run, base, &overlay.0).map_err(problem)?;
-    merge(base, &Value::Object(overlay.0.clone()), "");
+    let mut overlay = Value::Object(overlay.0.clone());
+    drop_nulls(&mut overlay);
+    refusals::check(run, base, &overlay).map_err(problem)?;
+    merge(base, &overlay, "");
     restricted::fill_in(base);
     restricted::check(base).map_err(problem)
 }
 
-/// Lays `overlay` over `base`, which stands at `path`. A field without a value says nothing, as everywhere.
+/// The object in `key`, made where there is none; what is something else the API server refuses.
+pub(super) fn object<'a>(fields: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
+    fields.entry(key).or_insert_with(|| json!({})).as_object_mut()
+}
+
+/// Drops fields without a value: they say nothing, as everywhere in the API.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Lays `overlay` over `base`, which stands at `path`.
 fn merge(base: &mut Value, overlay: &Value, path: &str) {
     match (base, overlay) {
         (Value::Object(base), Value::Object(overlay)) => merge_fields(base, overlay, path),
@@ -60,7 +79,7 @@ fn merge(base: &mut Value, overlay: &Value, path: &str) {
 }
 
 fn merge_fields(base: &mut Map<String, Value>, overlay: &Map<String, Value>, path: &str) {
-    for (key, value) in overlay.iter().filter(|(_, value)| !value.is_null()) {
+    for (key, value) in overlay {
         let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match base.get_mut(key) {
             Some(field) => merge(field, value, &place),

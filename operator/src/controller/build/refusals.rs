@@ -27,9 +27,11 @@ const OF_THE_TRAINER: [(&str, &str); 4] = [
 const METADATA: [&str; 2] = ["labels", "annotations"];
 
 /// Refuses what `overlay` may not set in the pod template `base` of `run`.
-pub(super) fn check(run: &Run, base: &Value, overlay: &Map<String, Value>) -> Result<(), Sentence> {
-    check_metadata(base, overlay.get("metadata"))?;
-    let Some(spec) = overlay.get("spec") else { return Ok(()) };
+pub(super) fn check(run: &Run, base: &Value, overlay: &Value) -> Result<(), Sentence> {
+    if let Some(metadata) = part(overlay, "metadata", "a template's metadata")? {
+        check_metadata(base, metadata)?;
+    }
+    let Some(spec) = part(overlay, "spec", "a template's spec")? else { return Ok(()) };
     set_any(spec, &OF_THE_POD, "spec")?;
     check_volumes(spec)?;
     for list in ["containers", "initContainers"] {
@@ -40,15 +42,28 @@ pub(super) fn check(run: &Run, base: &Value, overlay: &Map<String, Value>) -> Re
     check_secrets(run, base, spec)
 }
 
-fn check_metadata(base: &Value, metadata: Option<&Value>) -> Result<(), Sentence> {
-    let Some(metadata) = metadata.and_then(Value::as_object) else { return Ok(()) };
-    if let Some(key) = metadata.keys().find(|key| !METADATA.contains(&key.as_str())) {
+/// The object in `field`. The API server would say less clearly that it must be one.
+fn part<'a>(of: &'a Value, field: &str, what: &str) -> Result<Option<&'a Value>, Sentence> {
+    match of.get(field) {
+        None => Ok(None),
+        Some(found) if found.is_object() => Ok(Some(found)),
+        Some(found) => Err(format!("{what} is an object with fields, and not {found}")),
+    }
+}
+
+fn check_metadata(base: &Value, metadata: &Value) -> Result<(), Sentence> {
+    let mut keys = metadata.as_object().into_iter().flat_map(Map::keys);
+    if let Some(key) = keys.find(|key| !METADATA.contains(&key.as_str())) {
         return Err(format!("metadata.{key} is not a template's to set; it takes labels and annotations"));
     }
     for kind in METADATA {
         let ours = &base["metadata"][kind];
-        let theirs = metadata.get(kind).and_then(Value::as_object);
-        let taken = theirs.into_iter().flatten().find(|(key, value)| ours.get(*key).is_some_and(|ours| ours != *value));
+        let Some(theirs) = part(metadata, kind, &format!("metadata.{kind}"))? else { continue };
+        let mut theirs = theirs.as_object().into_iter().flatten();
+        if let Some((key, value)) = theirs.clone().find(|(_, value)| !value.is_string()) {
+            return Err(format!("metadata.{kind} holds texts, and {key} is {value}; write it in quotes"));
+        }
+        let taken = theirs.find(|(key, value)| ours.get(*key).is_some_and(|ours| ours != *value));
         if let Some((key, _)) = taken {
             return Err(format!("metadata.{kind} may not change {key}, by which the run's pods are found"));
         }
@@ -129,7 +144,7 @@ fn mention<'a>(value: &'a Value, names: &[String]) -> Option<&'a str> {
 }
 
 fn set_any(object: &Value, fields: &[(&str, &str)], place: &str) -> Result<(), Sentence> {
-    let set = fields.iter().find(|(field, _)| object.get(field).is_some_and(|value| !value.is_null()));
+    let set = fields.iter().find(|(field, _)| object.get(field).is_some());
     set.map_or(Ok(()), |(field, why)| Err(format!("{place}.{field} is not a template's to set: {why}")))
 }
 

@@ -4,6 +4,8 @@
 use fedtune_crds::{FederatedFineTuneSpec, model::Precision, source::Source};
 use serde_json::{Value, json};
 
+use super::overlay::object;
+
 /// What a process takes beside its model: program, libtorch, tokenizer, data and the allocator's slack.
 const PROCESS_BYTES: f64 = 130e6;
 
@@ -73,16 +75,18 @@ fn number(word: &str) -> Option<f64> {
 }
 
 impl Requests {
-    /// Asks for what neither a request nor a limit in `pod` speaks of; a limit stands for the request.
+    /// Asks for what neither a request nor a limit in `pod` speaks of; a limit stands for the request. Where a template has
+    /// put something else in their place, the API server refuses it.
     pub(super) fn fill_in(self, pod: &mut Value) {
-        let resources = &mut pod["spec"]["containers"][0]["resources"];
-        if !(resources.is_null() || resources.is_object()) {
-            return;
-        }
-        let asked = [("cpu", self.threads.to_string()), ("memory", format!("{}Mi", self.mebibytes))];
-        for (resource, amount) in asked {
-            if resources["limits"][resource].is_null() && resources["requests"][resource].is_null() {
-                resources["requests"][resource] = json!(amount);
+        let Some(trainer) = pod.pointer_mut("/spec/containers/0").and_then(Value::as_object_mut) else { return };
+        let Some(resources) = object(trainer, "resources") else { return };
+        for (resource, amount) in [("cpu", self.threads.to_string()), ("memory", format!("{}Mi", self.mebibytes))] {
+            let is_asked = |kind: &str| resources.get(kind).is_some_and(|amounts| !amounts[resource].is_null());
+            if is_asked("limits") || is_asked("requests") {
+                continue;
+            }
+            if let Some(requests) = object(resources, "requests") {
+                requests.insert(resource.to_owned(), json!(amount));
             }
         }
     }
@@ -119,7 +123,7 @@ mod tests {
             requests.fill_in(&mut pod);
             pod["spec"]["containers"][0]["resources"].clone()
         };
-        assert_eq!(filled(json!(null))["requests"], json!({"cpu": "2", "memory": "700Mi"}));
+        assert_eq!(filled(json!({}))["requests"], json!({"cpu": "2", "memory": "700Mi"}));
         let limited = filled(json!({"limits": {"memory": "512Mi"}}));
         assert_eq!(limited["requests"], json!({"cpu": "2"}), "{limited}");
         let asked = filled(json!({"requests": {"cpu": "500m"}}));

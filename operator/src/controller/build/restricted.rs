@@ -1,7 +1,9 @@
 //! What the `restricted` Pod Security level forbids in a pod, said before the API server is asked.
 //! Must not be the last guard: the namespace's own level is, and the API server knows its newest version.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+use super::overlay::object;
 
 /// What is wrong with a pod template, from its own path on.
 type Sentence = String;
@@ -37,20 +39,13 @@ pub(super) fn fill_in(pod: &mut Value) {
     for list in ["containers", "initContainers"] {
         let containers = pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
         for container in containers.filter_map(Value::as_object_mut) {
-            let context = object(container, "securityContext");
+            let Some(context) = object(container, "securityContext") else { continue };
             context.entry("allowPrivilegeEscalation").or_insert(json!(false));
-            object(context, "capabilities").entry("drop").or_insert(json!(["ALL"]));
+            if let Some(capabilities) = object(context, "capabilities") {
+                capabilities.entry("drop").or_insert(json!(["ALL"]));
+            }
         }
     }
-}
-
-/// The object in `key`; one that is none is put aside, for the API server to refuse what it stood for.
-fn object<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    let field = fields.entry(key).or_insert_with(|| json!({}));
-    if !field.is_object() {
-        *field = json!({});
-    }
-    field.as_object_mut().expect("it is one by now")
 }
 
 /// Refuses the first thing in `pod` that the level forbids.
@@ -63,7 +58,8 @@ pub(super) fn check(pod: &Value) -> Result<(), Sentence> {
     check_context(&spec["securityContext"], "spec.securityContext")?;
     check_sysctls(spec)?;
     for list in ["initContainers", "containers"] {
-        for container in entries(&spec[list]) {
+        // What is no container at all the API server refuses.
+        for container in entries(&spec[list]).filter(|container| container.is_object()) {
             let name = container["name"].as_str().unwrap_or_default();
             check_container(container, &format!("spec.{list}[{name}]"))?;
         }
@@ -97,6 +93,9 @@ fn check_sysctls(spec: &Value) -> Result<(), Sentence> {
 
 fn check_container(container: &Value, place: &str) -> Result<(), Sentence> {
     let (context, at) = (&container["securityContext"], format!("{place}.securityContext"));
+    if !context.is_object() {
+        return Ok(());
+    }
     check_context(context, &at)?;
     if context["privileged"] == json!(true) {
         return forbidden(&format!("{at}.privileged: true"), "leave it out");

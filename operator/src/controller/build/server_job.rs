@@ -54,7 +54,7 @@ fn template(run: &Run, settings: &Settings, config_map: &str) -> Result<PodTempl
 fn arguments(run: &Run) -> Vec<String> {
     let mut arguments =
         vec!["server".to_owned(), pod::run_json(), "--listen".to_owned(), format!("0.0.0.0:{GRPC_PORT}")];
-    if run.spec.output.is_some() {
+    if results(run).is_some() {
         arguments.extend(["--output".to_owned(), OUTPUT_DIR.to_owned()]);
     }
     if run.spec.attempt > 0 {
@@ -64,10 +64,9 @@ fn arguments(run: &Run) -> Vec<String> {
     arguments
 }
 
-/// The claim that results are copied to, or a folder of the pod's own from which they go to a store.
+/// The claim that results are copied to; to a store the trainer brings them by what the spec says.
 fn results(run: &Run) -> Option<Mount> {
-    let output = run.spec.output.as_ref()?;
-    let Some(volume) = &output.volume else { return Some(Mount::empty_dir("output", OUTPUT_DIR)) };
+    let volume = run.spec.output.as_ref()?.volume.as_ref()?;
     let folder = volume.path.as_deref().or(run.metadata.name.as_deref()).unwrap_or_default();
     Some(Mount::claim("output", OUTPUT_DIR, &volume.existing_claim).folder(folder))
 }

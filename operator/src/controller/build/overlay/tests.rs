@@ -1,6 +1,10 @@
 use serde_json::json;
 
 use super::*;
+use crate::controller::build::{
+    children,
+    tests::fixtures::{built, everything, plain, pod_spec, settings},
+};
 
 fn merged(base: Value, overlay: &Value) -> Value {
     let mut base = base;
@@ -76,8 +80,15 @@ fn a_list_without_keys_is_replaced() {
 
 #[test]
 fn a_field_without_a_value_says_nothing() {
-    let base = json!({"spec": {"nodeSelector": {"a": "b"}}});
-    assert_eq!(merged(base.clone(), &json!({"spec": {"nodeSelector": null}})), base);
+    let run = plain(&[
+        "server.template={spec: {nodeSelector: {a: b}, containers: [{name: helper, image: x, securityContext: }]}}",
+    ]);
+    let server = built(&run).server;
+    let helper = &pod_spec(&server)["containers"][1];
+    assert_eq!(helper["securityContext"]["allowPrivilegeEscalation"], false, "{helper}");
+    let mut template = json!({"a": null, "b": [{"c": null, "d": 1}]});
+    drop_nulls(&mut template);
+    assert_eq!(template, json!({"b": [{"d": 1}]}));
 }
 
 #[test]
@@ -86,4 +97,40 @@ fn what_nobody_knows_is_kept_for_the_api_server_to_refuse() {
     let found = merged(json!({"spec": {"containers": [{"name": "t"}]}}), &overlay);
     assert_eq!(found["spec"]["nodeSelektor"], json!({"a": "b"}));
     assert_eq!(found["spec"]["containers"], json!([{"name": "t", "$patch": "delete"}]));
+}
+
+/// Each place in `value`, as a JSON pointer.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(key, field)| places(field, &format!("{at}/{}", key.replace('/', "~1")), found));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| places(item, &format!("{at}/{index}"), found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn a_template_of_any_shape_has_an_answer() {
+    let run = everything(&[]);
+    let template = json!(run.spec.clients.groups[0].template);
+    let mut all = Vec::new();
+    places(&template, "", &mut all);
+    // The template itself is an object by the resource's own rules.
+    for place in all.iter().filter(|place| !place.is_empty()) {
+        for wrong in [json!({}), json!([]), json!("text"), json!(1), json!(true), json!(["text"]), json!([{}])] {
+            let mut template = template.clone();
+            *template.pointer_mut(place).unwrap() = wrong.clone();
+            let mut run = run.clone();
+            run.spec.clients.groups[0].template = Some(serde_json::from_value(template).unwrap());
+            match children(&run, &settings()) {
+                Ok(children) => assert!(children.clients[0].to_pod().metadata.name.is_some()),
+                Err(error) => assert!(error.to_string().starts_with("spec.clients.groups[0].template: "), "{error}"),
+            }
+        }
+    }
+    assert!(all.len() > 50, "{}", all.len());
 }

@@ -65,6 +65,8 @@ fn what_is_the_operators_is_refused_with_where_and_why() {
             "{metadata: {finalizers: [x/y]}}",
             "metadata.finalizers is not a template's to set; it takes labels and annotations",
         ),
+        ("{spec: [x]}", "a template's spec is an object with fields, and not [\"x\"]"),
+        ("{metadata: {labels: {a: 1}}}", "metadata.labels holds texts, and a is 1; write it in quotes"),
         (
             "{metadata: {labels: {fedtune.io/group: a}}}",
             "metadata.labels may not change fedtune.io/group, by which the run's pods are found",

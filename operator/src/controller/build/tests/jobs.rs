@@ -88,11 +88,15 @@ fn a_client_is_known_by_its_index_and_dials_the_servers_service() {
 }
 
 #[test]
-fn the_server_copies_results_only_where_the_resource_says_so() {
-    let server = built(&plain(&[])).server;
-    assert_eq!(follows(&arguments(&server), "--output"), None);
-    let server = built(&plain(&["output={s3: {url: s3://results/mail}}"])).server;
-    assert_eq!(follows(&arguments(&server), "--output"), Some("/output"));
+fn the_server_copies_results_to_a_claim_where_there_is_one() {
+    let output = |sets: &[&str]| {
+        let server = built(&plain(sets)).server;
+        follows(&arguments(&server), "--output").map(str::to_owned)
+    };
+    assert_eq!(output(&[]), None);
+    // The spec tells the trainer of a store.
+    assert_eq!(output(&["output={s3: {url: s3://results/mail}}"]), None);
+    assert_eq!(output(&["output={volume: {existingClaim: results}}"]).as_deref(), Some("/output"));
 }
 
 #[test]
