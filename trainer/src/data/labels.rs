@@ -68,6 +68,9 @@ pub struct Answer {
     pub choices: Vec<Vec<u32>>,
     /// Which of `choices` is the right one.
     pub right: usize,
+    /// Tokens of the longest of the answers that there are to choose from, which `choices` holds of held-out records
+    /// alone; zero where there is nothing to choose.
+    pub longest: usize,
 }
 
 impl Example {
@@ -75,6 +78,14 @@ impl Example {
     pub fn next_tokens(&self) -> impl Iterator<Item = (usize, u32)> {
         let said = self.answer.iter().flat_map(|answer| answer.said.iter().enumerate().skip(1));
         said.filter(|(_, said)| **said).filter_map(|(place, _)| Some((place - 1, *self.tokens.get(place)?)))
+    }
+
+    /// How long it would be with the longest of its answers: what batches are sorted by, so that a batch does not tell by
+    /// its length which answer its examples have.
+    pub fn batch_length(&self) -> usize {
+        let longest = self.answer.as_ref().filter(|answer| answer.longest > 0);
+        let prompt = longest.and_then(|answer| Some(answer.said.iter().position(|said| *said)? + answer.longest));
+        prompt.unwrap_or(self.tokens.len())
     }
 
     /// States that a head reads to judge it: one for a classifier, one a token that is to be said for a language model.

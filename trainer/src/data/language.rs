@@ -3,7 +3,7 @@
 //!
 //! A row becomes pieces of text, each tokenised by itself, so that a prompt has the same tokens whatever answer follows.
 
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap};
 
 use super::{
     Answer, DataError, LongResponse, Record,
@@ -47,7 +47,7 @@ pub fn prompt_tokens(
     max_length: usize,
     answer: usize,
 ) -> Result<Vec<u32>, DataError> {
-    let composer = Composer { chat: chat_of(tokenizer)?, plan, labels: &[] };
+    let composer = Composer { chat: chat_of(tokenizer)?, plan, labels: &[], label_answers: OnceCell::new() };
     let pieces = composer.prompt(prompt).map_err(LanguageError::Template)?;
     let encode = |piece: &Piece| encode(&piece.text, &tokenizer.tokenizer, false).map_err(TokeniseError::Refused);
     let encoded = pieces.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
@@ -144,11 +144,13 @@ pub(super) struct Composer<'a> {
     pub(super) plan: &'a LanguagePlan,
     /// The labels of the run: what a response may be chosen from where a row does not say.
     pub(super) labels: &'a [String],
+    /// What the template writes for each of `labels`, once it has been asked for.
+    pub(super) label_answers: OnceCell<Vec<String>>,
 }
 
 impl Composer<'_> {
-    /// The pieces of a row. Answers to choose from are only wanted of held-out rows.
-    pub(super) fn compose(&self, row: &Row, with_choices: bool) -> Result<Pieces, LanguageError> {
+    /// The pieces of a row.
+    pub(super) fn compose(&self, row: &Row) -> Result<Pieces, LanguageError> {
         let chat = |error| LanguageError::Chat { place: row.place.to_string(), error };
         match &row.said {
             Said::Label | Said::All => {
@@ -158,11 +160,7 @@ impl Composer<'_> {
                 Ok(Pieces { row: pieces.into(), ..Pieces::default() })
             }
             Said::Turns(turns) => self.conversation(turns).map_err(chat),
-            Said::Response(choices) => {
-                let choices = if choices.is_empty() { self.labels } else { choices };
-                let choices = if with_choices { choices } else { &[] };
-                self.prompt_and_response(&row.text, row.label.as_deref(), choices).map_err(chat)
-            }
+            Said::Response(choices) => self.prompt_and_response(&row.text, row.label.as_deref(), choices).map_err(chat),
         }
     }
 
@@ -191,14 +189,30 @@ impl Composer<'_> {
         choices: &[String],
     ) -> Result<Pieces, ChatError> {
         let mut pieces = self.prompt(prompt)?;
-        let asked = self.asked(prompt);
-        let said = |response: &str| self.said_after(&asked, response);
         let Some(response) = response else { return Ok(Pieces { row: pieces, ..Pieces::default() }) };
-        pieces.push(Piece { text: said(response)?, kind: Kind::Said });
-        let right = choices.iter().position(|choice| choice == response);
-        let choices = if right.is_some() { choices } else { &[] };
-        let choices = choices.iter().map(|choice| said(choice)).collect::<Result<_, _>>()?;
-        Ok(Pieces { row: pieces, choices, right: right.unwrap_or(0) })
+        pieces.push(Piece { text: self.said_after(&self.asked(prompt), response)?, kind: Kind::Said });
+        let own = !choices.is_empty();
+        let choices = if own { choices } else { self.labels };
+        let Some(right) = choices.iter().position(|choice| choice == response) else {
+            return Ok(Pieces { row: pieces, ..Pieces::default() });
+        };
+        let choices = if own { self.answers(choices)? } else { self.label_answers()?.to_vec() };
+        Ok(Pieces { row: pieces, choices, right })
+    }
+
+    /// [`Composer::answers`] of the labels of the run.
+    fn label_answers(&self) -> Result<&[String], ChatError> {
+        if let Some(answers) = self.label_answers.get() {
+            return Ok(answers);
+        }
+        let answers = self.answers(self.labels)?;
+        Ok(self.label_answers.get_or_init(|| answers))
+    }
+
+    /// What the template writes for each of these answers. It is the same after every prompt.
+    fn answers(&self, choices: &[String]) -> Result<Vec<String>, ChatError> {
+        let asked = self.asked(STAND_IN);
+        choices.iter().map(|choice| self.said_after(&asked, choice)).collect()
     }
 
     /// What the template writes for an answer after `asked`.
@@ -257,15 +271,19 @@ impl<'a> Assembler<'a> {
         Self { plan, start, max_length, tokens, cut: 0 }
     }
 
-    /// The record of a row.
-    pub(super) fn record(&mut self, row: &Row, pieces: &Pieces) -> Result<Record, DataError> {
+    /// The record of a row. Only where it is held out are answers chosen from; elsewhere all that is kept of them is how
+    /// long they are.
+    pub(super) fn record(&mut self, row: &Row, pieces: &Pieces, held_out: bool) -> Result<Record, DataError> {
         let choices: Vec<Vec<u32>> = pieces.choices.iter().map(|text| self.tokens_of(text).to_vec()).collect();
         let room = self.room_for_prompt(row, pieces, &choices)?;
         let (tokens, said) = self.join(&pieces.row, room);
         let start = said.iter().position(|said| *said).unwrap_or(said.len());
         let room = self.max_length - start.min(self.max_length);
+        let longest = choices.iter().map(|choice| choice.len().min(room)).max().unwrap_or(0);
+        let choices = if held_out { choices } else { Vec::new() };
         let choices = choices.into_iter().map(|choice| choice[..choice.len().min(room)].to_vec()).collect();
-        Ok(Record { tokens, label: row.label.clone(), answer: Some(Answer { said, choices, right: pieces.right }) })
+        let answer = Answer { said, choices, right: pieces.right, longest };
+        Ok(Record { tokens, label: row.label.clone(), answer: Some(answer) })
     }
 
     fn tokens_of(&self, text: &str) -> &[u32] {
@@ -276,7 +294,8 @@ impl<'a> Assembler<'a> {
         pieces.iter().filter(|piece| piece.kind == kind).map(|piece| self.tokens_of(&piece.text).len()).sum()
     }
 
-    /// How many tokens the prompt's own text may take, so that the longest answer fits behind it.
+    /// How many tokens the prompt's own text may take, so that the longest answer fits behind it: in training too, or how
+    /// much of a prompt is left would tell which answer follows, and nothing else would be learnt.
     fn room_for_prompt(&mut self, row: &Row, pieces: &Pieces, choices: &[Vec<u32>]) -> Result<usize, DataError> {
         let length = self.max_length;
         let fixed = self.start.len() + self.count(&pieces.row, Kind::Fixed);

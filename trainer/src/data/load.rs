@@ -1,7 +1,7 @@
 //! From a plan to a corpus: rows are gathered and checked, their texts become tokens.
 //! Must not decide who gets what; that is done when the texts come here.
 
-use std::{collections::HashMap, path::Path};
+use std::{cell::OnceCell, collections::HashMap, path::Path};
 
 use sha2::{Digest, Sha256};
 
@@ -98,19 +98,23 @@ impl Texts<'_> {
         language: &LanguagePlan,
         holdings: &Holdings,
     ) -> Result<Vec<Vec<Record>>, DataError> {
-        let composer = Composer { chat: chat_of(self.tokenizer)?, plan: language, labels: &plan.labels };
+        let composer = Composer {
+            chat: chat_of(self.tokenizer)?,
+            plan: language,
+            labels: &plan.labels,
+            label_answers: OnceCell::new(),
+        };
         let sets: Vec<&Vec<Row>> = holdings.sets().collect();
-        // The held-out set comes first; nobody else chooses.
-        let compose = |(set, row)| composer.compose(row, set == 0);
-        let composed = sets.iter().enumerate().map(|(set, rows)| rows.iter().map(|row| compose((set, row))).collect());
+        let composed = sets.iter().map(|rows| rows.iter().map(|row| composer.compose(row)).collect());
         let composed: Vec<Vec<Pieces>> = composed.collect::<Result<_, _>>()?;
         let texts = composed.iter().flatten().flat_map(Pieces::texts).collect();
         let tokens = self.tokens(texts, tokenise::Texts::Pieces)?;
         let start = start_of(&composer.chat, self.tokenizer)?;
         let mut assembler = Assembler::new(language, &start, plan.max_sequence_length, &tokens);
-        let mut record = |(row, pieces)| not_empty(row, assembler.record(row, pieces)?);
-        let records =
-            sets.iter().zip(&composed).map(|(rows, pieces)| rows.iter().zip(pieces).map(&mut record).collect());
+        // The held-out set comes first; nobody else chooses.
+        let mut record = |set, (row, pieces)| not_empty(row, assembler.record(row, pieces, set == 0)?);
+        let sets = sets.iter().zip(&composed).enumerate();
+        let records = sets.map(|(set, (rows, pieces))| rows.iter().zip(pieces).map(|row| record(set, row)).collect());
         let records = records.collect::<Result<_, _>>()?;
         if assembler.cut > 0 {
             let (cut, length) = (assembler.cut, plan.max_sequence_length);

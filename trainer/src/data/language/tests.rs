@@ -168,6 +168,30 @@ fn the_labels_of_the_run_are_the_choices_where_a_row_names_none() {
     assert_eq!(evaluation[0].label.as_deref(), Some(["w3", "w4"][answer.right]));
 }
 
+/// Else how much of a prompt is left, or which examples share a batch, would tell the answer in training alone.
+#[test]
+fn a_prompt_that_is_too_long_is_cut_alike_whatever_answer_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = vec!["w1"; 40].join(" ");
+    let rows: Vec<String> = ["w3", "w4 w5 w6", "w3", "w4 w5 w6"]
+        .iter()
+        .enumerate()
+        .map(|(k, answer)| format!(r#"{{"ask": "w{k} {long}", "answer": "{answer}"}}"#))
+        .collect();
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let mut plan = jsonl(folder.path(), &rows, prompts());
+    plan.labels = vec!["w3".into(), "w4 w5 w6".into()];
+    let corpus = loaded_from(&plan);
+    let records = [corpus.clients.concat(), corpus.evaluation].concat();
+    let start = |record: &Record| record.answer.as_ref().unwrap().said.iter().position(|said| *said).unwrap();
+    assert_eq!(records.iter().map(start).collect::<Vec<_>>(), [28; 4]);
+    let mut lengths: Vec<usize> = records.iter().map(|record| record.tokens.len()).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [30, 30, 32, 32]);
+    let examples = crate::data::encode(&records, &crate::data::Labels::new(plan.labels.clone())).unwrap();
+    assert!(examples.iter().all(|example| example.batch_length() == 32));
+}
+
 #[test]
 fn a_system_prompt_stands_before_every_prompt() {
     let folder = tempfile::tempdir().unwrap();

@@ -67,13 +67,18 @@ fn labelled_folders(path: &Path, label_map: &BTreeMap<String, String>) -> Result
         if files.is_empty() {
             continue;
         }
-        let Some(label) = label_map.get(&name) else {
+        let label = label_of(&name, label_map).ok_or_else(|| {
             let known = name_all(&label_map.keys().collect::<Vec<_>>());
-            return Err(ReadError::FolderWithoutLabel { folder: name, path: path.display().to_string(), known });
-        };
-        folders.push((name, label.clone(), files));
+            ReadError::FolderWithoutLabel { folder: name.clone(), path: path.display().to_string(), known }
+        })?;
+        folders.push((name, label, files));
     }
     Ok(folders)
+}
+
+/// Without a map a folder's name is its label.
+fn label_of(folder: &str, label_map: &BTreeMap<String, String>) -> Option<String> {
+    if label_map.is_empty() { Some(folder.to_owned()) } else { label_map.get(folder).cloned() }
 }
 
 fn value_of(path: &Path, column: Option<&str>, folder: &str, label: &str) -> Result<String, ReadError> {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::data::testing::{folders, notes, recorded, source, write};
 
@@ -107,6 +109,15 @@ fn a_text_that_is_not_utf_8_is_read_as_latin_1_and_counted() {
     let rows = read(&source(folder.path(), folders()), None, &events).unwrap().rows;
     assert_eq!([&rows[0].text, &rows[1].text], ["café", "café"]);
     assert!(notes(&told)[0].starts_with("1 of 2 files in"), "{:?}", notes(&told));
+}
+
+#[test]
+fn without_a_map_a_folder_s_name_is_its_label() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "ham/1.txt", "one");
+    write(folder.path(), "spam/1.txt", "two");
+    let unnamed = source(folder.path(), Format::Folders { label_map: BTreeMap::new() });
+    assert_eq!(cells(&unnamed, None), [row("one", "ham", ""), row("two", "spam", "")]);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl<'a> PublicSet<'a> {
 
     /// Tokens of each example.
     pub(super) fn lengths(&self) -> Vec<usize> {
-        self.examples.iter().map(|example| example.tokens.len()).collect()
+        self.examples.iter().map(Example::batch_length).collect()
     }
 
     /// Batches that hold each example once, the same for everyone.
