@@ -1,4 +1,5 @@
 //! A model and data that are not on this machine: the same bits as from paths, kept, and used when the network is away.
+//! And results that are wanted elsewhere.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
@@ -76,4 +77,58 @@ fn an_s3_source_without_keys_that_fit_ends_with_what_to_set() {
     assert_eq!(ended.code, Some(78), "{ended:#?}");
     let words = "fedtune: remote: s3://lab/tiny may not be read: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
     assert!(ended.stderr.contains(words), "{}", ended.stderr);
+}
+
+#[test]
+fn results_are_taken_to_a_store_and_wait_in_the_run_s_folder_while_it_is_away() {
+    let bench = Bench::new();
+    let buckets = bench.path("buckets");
+    fs::create_dir_all(buckets.join("lab")).unwrap();
+    let store = Store::start(&buckets);
+    let output =
+        |endpoint: &str| format!("\n  output: {{s3: {{url: 's3://lab/runs/mail', endpoint: '{endpoint}'}}}}\n");
+    let spec = bench.write("sent.yaml", bench.yaml("sent", "fedLLM: {}") + &output(&store.endpoint()));
+    let spec = spec.display().to_string();
+    let mut denied = bench.command(&["run", &spec]);
+    denied.env("AWS_ACCESS_KEY_ID", Store::KEY.0).env("AWS_SECRET_ACCESS_KEY", "another");
+    let ended = Running::start(&mut denied).wait();
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    let words = "/out/sent and cannot be sent: s3://lab/runs/mail/adapter/";
+    assert!(
+        ended.stderr.contains("fedtune: sent: the results lie in ") && ended.stderr.contains(words),
+        "{}",
+        ended.stderr
+    );
+    let ended = run(&bench, &spec, &[]).well();
+    assert!(ended.stderr.contains("sent is finished already"), "{}", ended.stderr);
+    for name in ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "report.html", "results.json"] {
+        let sent = fs::read(buckets.join("lab/runs/mail").join(name)).unwrap();
+        assert!(sent == bench.read(&format!("out/sent/{name}")), "{name} differs");
+    }
+}
+
+#[test]
+fn a_base_that_the_adapter_names_by_its_address_is_brought_to_be_asked_and_merged() {
+    let bench = Bench::new();
+    copy(&bench.path("model"), &bench.path("buckets/lab/models/tiny"));
+    let store = Store::start(&bench.path("buckets"));
+    let path = format!("{{path: {}}}", bench.path("model").display());
+    let yaml = bench.yaml("remote", "fedLLM: {}").replace(&path, "{s3: {url: 's3://lab/models/tiny'}}");
+    let spec = bench.write("remote.yaml", yaml).display().to_string();
+    let with_keys = |arguments: &[&str]| {
+        let mut command = bench.command(arguments);
+        command.env("AWS_ENDPOINT_URL", store.endpoint());
+        command.env("AWS_ACCESS_KEY_ID", Store::KEY.0).env("AWS_SECRET_ACCESS_KEY", Store::KEY.1);
+        Running::start(&mut command).wait().well()
+    };
+    with_keys(&["run", &spec]);
+    let (adapter, model) =
+        (bench.path("out/remote/adapter").display().to_string(), bench.path("model").display().to_string());
+    let answers = ["s3://lab/models/tiny", &model]
+        .map(|base| with_keys(&["predict", "--adapter", &adapter, "--base", base, "a fine film"]).stdout);
+    assert_eq!(with_keys(&["predict", "--adapter", &adapter, "a fine film"]).stdout, answers[0]);
+    assert_eq!(answers[0], answers[1]);
+    let merged = bench.path("merged").display().to_string();
+    with_keys(&["merge", "--adapter", &adapter, "--out", &merged]);
+    assert!(bench.path("merged/model.safetensors").is_file());
 }

@@ -57,6 +57,8 @@ struct Config {
     task_type: Option<String>,
     #[serde(default)]
     base_model_name_or_path: Option<String>,
+    #[serde(default)]
+    revision: Option<String>,
     r: usize,
     lora_alpha: f64,
     #[serde(default)]
@@ -85,6 +87,16 @@ struct ModelConfig {
     pad_token_id: Option<u32>,
     #[serde(default)]
     system_prompt: Option<String>,
+}
+
+/// The base that the adapter in `folder` names, and its revision where that is the hub's.
+///
+/// # Errors
+/// Where its settings are missing or broken.
+pub fn named_base(folder: &Path) -> Result<Option<(String, Option<String>)>, AdapterError> {
+    let file = folder.join(CONFIG);
+    let config: Config = parse(&file, &read(&file)?)?;
+    Ok(config.base_model_name_or_path.filter(|base| !base.is_empty()).map(|base| (base, config.revision)))
 }
 
 /// What an adapter was trained for.

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod apart;
+mod base;
 mod certs;
 pub mod environment;
 mod estimate;
@@ -110,8 +111,8 @@ fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
         Command::Client(arguments) => apart::client(arguments, &events),
         Command::Report(arguments) => report::report(arguments),
         Command::Estimate(arguments) => estimate::estimate(arguments, &events),
-        Command::Merge(arguments) => merge::merge(arguments),
-        Command::Predict(arguments) => predict::predict(arguments),
+        Command::Merge(arguments) => merge::merge(arguments, &events),
+        Command::Predict(arguments) => predict::predict(arguments, &events),
         Command::Certs(arguments) => certs::certs(arguments),
     }
 }

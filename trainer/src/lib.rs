@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod client;
 pub mod data;
+pub mod deliver;
 mod durable;
 pub mod estimate;
 pub mod evaluate;

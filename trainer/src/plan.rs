@@ -17,7 +17,7 @@ use crate::{
     optimizer::{OptimizerSettings, Rule},
     rounds::Rules,
     schedule::Schedule,
-    sources::Origin,
+    sources::{Origin, Store},
     stop::StopRules,
 };
 
@@ -71,6 +71,8 @@ pub struct Plan {
     pub rules: Rules,
     /// When the run may end before its last round.
     pub stop: StopRules,
+    /// The store that results are taken to, where the spec has one.
+    pub output: Option<Box<Store>>,
     /// Ids of all clients, by ordinal.
     pub clients: Vec<ClientId>,
     /// Clients that have series of their own in the metrics.
@@ -176,6 +178,7 @@ impl Plan {
             gradient_checkpointing: spec.training.gradient_checkpointing,
             rules: rules(spec, needs),
             stop: StopRules::of(&spec.stop),
+            output: spec.output.as_ref().and_then(|output| output.s3.as_ref()).map(|s3| Box::new(Store::of(s3))),
             clients: client_ids(spec),
             max_client_series: spec.metrics.max_client_series as usize,
             spec: serde_json::to_value(spec).expect("a spec is made of JSON's own types"),

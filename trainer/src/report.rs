@@ -28,9 +28,9 @@ pub use html::comparison;
 pub use table::terminal_table;
 
 /// File names in a run's folder.
-const RESULTS: &str = "results.json";
-const ROUNDS: &str = "rounds.csv";
-const PAGE: &str = "report.html";
+pub(crate) const RESULTS: &str = "results.json";
+pub(crate) const ROUNDS: &str = "rounds.csv";
+pub(crate) const PAGE: &str = "report.html";
 
 /// Why a report cannot be read or written; each variant's sentence says which file.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@
 //! | `summary.rs` | what they did, as a `RunReport` |
 //! | `uid.rs` | names that no two runs or processes share |
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fedtune_crds::report::RunReport;
 use thiserror::Error;
@@ -19,6 +19,7 @@ use crate::{
     checkpoint::CheckpointError,
     client::ClientError,
     data::DataError,
+    deliver::{self, DeliverError, Destination},
     events::{Event, Events},
     export::ExportError,
     models::{LoadError, ModelError},
@@ -107,6 +108,9 @@ pub enum RunError {
     /// The report's files.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// Where results are wanted.
+    #[error(transparent)]
+    Deliver(#[from] DeliverError),
     /// Threads of the network.
     #[error("the network's threads cannot be started: {0}")]
     Runtime(std::io::Error),
@@ -138,7 +142,12 @@ impl RunError {
                         | ServerError::Saved { .. }
                 )
             }
-            Self::Client { .. } | Self::Connect(_) | Self::Export(_) | Self::Report(_) | Self::Runtime(_) => false,
+            Self::Client { .. }
+            | Self::Connect(_)
+            | Self::Export(_)
+            | Self::Report(_)
+            | Self::Deliver(_)
+            | Self::Runtime(_) => false,
         }
     }
 }
@@ -163,6 +172,7 @@ impl RunError {
             | Self::Client { .. }
             | Self::Export(_)
             | Self::Report(_)
+            | Self::Deliver(_)
             | Self::Runtime(_) => false,
         }
     }
@@ -179,9 +189,11 @@ fn run(plan: &Plan, shelf: &mut Shelf, options: &RunOptions) -> Result<RunReport
     let folder = Folder::of(&options.out, plan);
     if let Some(report) = folder.finished(plan, options.fresh)? {
         say_finished(plan, &options.events);
+        deliver(plan, &folder, None, &options.access)?;
         return Ok(report);
     }
     let ended = run_in(plan, shelf, &folder, options);
+    let ended = ended.and_then(|report| deliver(plan, &folder, None, &options.access).map(|()| report));
     let error = ended.as_ref().err().map(ToString::to_string);
     options.events.tell(Event::RunFinished { run: plan.name.clone(), error });
     ended
@@ -210,6 +222,14 @@ fn run_in(plan: &Plan, shelf: &mut Shelf, folder: &Folder, options: &RunOptions)
             Err(error)
         }
     }
+}
+
+/// Takes the results to where the spec wants them, and to the folder `output`, where there is one.
+pub fn deliver(plan: &Plan, folder: &Folder, output: Option<&Path>, access: &Access) -> Result<(), RunError> {
+    let folders = output.map(|output| Destination::Folder(output.to_owned()));
+    let destinations: Vec<Destination> =
+        folders.into_iter().chain(plan.output.clone().map(Destination::Store)).collect();
+    Ok(deliver::deliver(folder.path(), &destinations, access)?)
 }
 
 /// Says why nothing is run.

@@ -1,4 +1,5 @@
-//! Brings models and data from where they are: the Hugging Face hub, http and https addresses, S3-compatible stores.
+//! Brings models and data from where they are: the Hugging Face hub, http and https addresses, S3-compatible stores; and
+//! takes results to such a store.
 //! Must not read what it brings, nor hand out half of anything: a file is whole and checked, or not there.
 //!
 //! ```text
@@ -22,6 +23,8 @@
     not(all(feature = "hub", feature = "http", feature = "s3")),
     allow(dead_code, reason = "what one source does without, another needs")
 )]
+
+use std::path::Path;
 
 mod access;
 #[cfg(any(feature = "hub", feature = "http", feature = "s3"))]
@@ -52,6 +55,21 @@ pub use access::Access;
 pub use error::SourceError;
 pub use fetcher::Fetcher;
 pub use origin::{Address, Origin, Repository, Store};
+
+/// Puts each of `files`, a name below the store's prefix and what lies where, in this order. Blocks; not to be called on a
+/// runtime's thread.
+///
+/// # Errors
+/// A sentence that says what to do.
+pub fn send(store: &Store, access: &Access, files: &[(String, &Path)]) -> Result<(), SourceError> {
+    #[cfg(feature = "s3")]
+    return web::runtime()?.block_on(s3::upload(store, access, files));
+    #[cfg(not(feature = "s3"))]
+    {
+        let _ = (access, files);
+        Err(SourceError::NoFeature { what: store.to_string(), feature: "s3" })
+    }
+}
 
 /// What is wanted of a source; it decides which of its files are brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -25,7 +25,7 @@ use crate::{
     plan::Plan,
     report,
     run::{
-        RunError,
+        RunError, deliver,
         folder::Folder,
         local::{self, Kept},
         materials::{Materials, Shelf},
@@ -56,6 +56,9 @@ pub struct ServerArgs {
     /// Starts anew where results are there already.
     #[arg(long)]
     fresh: bool,
+    /// When the run is over, copies adapter, results and report to this folder too, as to `output.s3` of the spec.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
@@ -136,7 +139,8 @@ fn run_server(
         say_finished(plan, events);
     }
     let scope = if plan.framework.needs().all_data { Scope::Everything } else { Scope::Server };
-    let materials = shelf(&arguments.spec, events).take_for(plan, scope)?;
+    let access = Access::from_environment();
+    let materials = shelf(&arguments.spec, access.clone(), events).take_for(plan, scope)?;
     let options = ListenOptions { identity, ..local::terms(&materials.run_hash).into() };
     let listener = Listener::bind(arguments.listen, options, runtime)?;
     if finished.is_none() {
@@ -158,6 +162,7 @@ fn run_server(
         Some(_) => Ok(()),
         None => write_results(plan, &materials, &folder, &ended),
     };
+    let written = written.and_then(|()| deliver(plan, &folder, arguments.output.as_deref(), &access));
     match &written {
         Ok(()) => parting.tell(),
         Err(error) => parting.tell_failure(&error.to_string()),
@@ -222,7 +227,8 @@ fn run_client(
     events: &Events,
 ) -> Result<(), RunError> {
     let Seat { ordinal, server, identity } = seat;
-    let materials = shelf(&arguments.spec, events).take_for(plan, Scope::Client(ordinal))?;
+    let materials =
+        shelf(&arguments.spec, Access::from_environment(), events).take_for(plan, Scope::Client(ordinal))?;
     let options = ConnectOptions { identity, ..ConnectOptions::plain(local::terms(&materials.run_hash), runtime) };
     let slots = Slots::of_this_machine(plan.threads);
     let folder = Folder::of(&arguments.out, plan);
@@ -253,9 +259,9 @@ fn watch_certificate(telemetry: &Telemetry, identity: Option<&Identity>) {
     }
 }
 
-fn shelf(spec: &SpecArgs, events: &Events) -> Shelf {
+fn shelf(spec: &SpecArgs, access: Access, events: &Events) -> Shelf {
     let cache = spec.cache.clone().or_else(environment::default_cache);
-    Shelf::new(cache, Access::from_environment(), events.clone())
+    Shelf::new(cache, access, events.clone())
 }
 
 /// What a command runs in.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{CONFIGURATION, SUCCESS, complain};
+use super::{CONFIGURATION, SUCCESS, base::BaseArgs, complain};
 use crate::{
+    events::Events,
     merge::{Merge, SHARD_BYTES},
     models::Precision,
     report::units,
@@ -18,9 +19,8 @@ pub struct MergeArgs {
     /// Folder of the adapter, as `out/<run>/adapter`, or one that PEFT wrote.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// The base model: a Hugging Face folder or a GGUF file; by default the one that the adapter names.
-    #[arg(long, value_name = "PATH")]
-    base: Option<PathBuf>,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Folder that the merged model is written to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -40,12 +40,16 @@ enum Element {
 }
 
 /// Merges, and says what lies where.
-pub(super) fn merge(arguments: &MergeArgs) -> u8 {
+pub(super) fn merge(arguments: &MergeArgs, events: &Events) -> u8 {
     let MergeArgs { adapter, base, out, precision } = arguments;
     let precision = precision.map(|element| match element {
         Element::F32 => Precision::F32,
         Element::Bf16 => Precision::BF16,
     });
+    let base = match base.bring(adapter, events) {
+        Ok(base) => base,
+        Err(sentence) => return complain(sentence, CONFIGURATION),
+    };
     let merge = Merge { adapter, base: base.as_deref(), out, precision, shard_bytes: SHARD_BYTES };
     match merge.run() {
         Ok(merged) => {

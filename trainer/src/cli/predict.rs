@@ -10,8 +10,9 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{CONFIGURATION, FAILED, SUCCESS, complain};
+use super::{CONFIGURATION, FAILED, SUCCESS, base::BaseArgs, complain};
 use crate::{
+    events::Events,
     models::{Choice, Precision},
     plan::DeviceChoice,
     predict::{Answer, Classifier, PredictError, PredictOptions, Predictor, Speaker},
@@ -26,9 +27,8 @@ pub struct PredictArgs {
     /// Folder of the adapter, as `out/<run>/adapter`, or one that PEFT wrote.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// The base model: a Hugging Face folder or a GGUF file; by default the one that the adapter names.
-    #[arg(long, value_name = "PATH")]
-    base: Option<PathBuf>,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Type of the base's weights in memory.
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = Element::F32)]
     precision: Element,
@@ -77,8 +77,8 @@ enum Place {
 }
 
 /// Answers each text in turn, as soon as it is there.
-pub(super) fn predict(arguments: &PredictArgs) -> u8 {
-    let predictor = match load(arguments) {
+pub(super) fn predict(arguments: &PredictArgs, events: &Events) -> u8 {
+    let predictor = match load(arguments, events) {
         Ok(predictor) => predictor,
         Err(sentence) => return complain(sentence, CONFIGURATION),
     };
@@ -98,7 +98,7 @@ pub(super) fn predict(arguments: &PredictArgs) -> u8 {
     })
 }
 
-fn load(arguments: &PredictArgs) -> Result<Predictor, String> {
+fn load(arguments: &PredictArgs, events: &Events) -> Result<Predictor, String> {
     let precision = match arguments.precision {
         Element::F32 => Precision::F32,
         Element::Bf16 => Precision::BF16,
@@ -109,7 +109,8 @@ fn load(arguments: &PredictArgs) -> Result<Predictor, String> {
         Place::Cuda => DeviceChoice::Cuda,
     };
     let device = choose_device(place).map_err(|error: DeviceError| error.to_string())?;
-    let options = PredictOptions { base: arguments.base.as_deref(), precision, device };
+    let base = arguments.base.bring(&arguments.adapter, events)?;
+    let options = PredictOptions { base: base.as_deref(), precision, device };
     Predictor::load(&arguments.adapter, options).map_err(|error: PredictError| error.to_string())
 }
 

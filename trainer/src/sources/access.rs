@@ -8,6 +8,9 @@ use futures::future::BoxFuture;
 /// The hub where `HF_ENDPOINT` names no other.
 const HUB: &str = "https://huggingface.co";
 
+/// What a variable's name begins with that holds for results alone.
+const OUTPUT: &str = "FEDTUNE_OUTPUT_";
+
 /// Waits; tests do it without time.
 pub(super) type Pause = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -20,6 +23,8 @@ pub struct Access {
     pub(super) hub_token: Option<String>,
     /// The `AWS_` variables, names in small letters as the store's library takes them.
     pub(super) s3: Vec<(String, String)>,
+    /// Variables as in `s3`, for the store that results are taken to, where they differ.
+    pub(super) s3_output: Vec<(String, String)>,
     /// How often something is tried before it is given up, where no byte came in between.
     pub(super) tries: u32,
     /// The pause after the first failure; it doubles with each one.
@@ -47,6 +52,7 @@ impl Access {
             hub_endpoint: HUB.to_owned(),
             hub_token: None,
             s3: Vec::new(),
+            s3_output: Vec::new(),
             tries: 6,
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(60),
@@ -61,10 +67,22 @@ impl Access {
                 "HF_ENDPOINT" => value.trim_end_matches('/').clone_into(&mut access.hub_endpoint),
                 "HF_TOKEN" => access.hub_token = Some(value.to_owned()),
                 aws if aws.starts_with("AWS_") => access.s3.push((aws.to_ascii_lowercase(), value.to_owned())),
-                _ => {}
+                other => {
+                    if let Some(aws) = other.strip_prefix(OUTPUT).filter(|aws| aws.starts_with("AWS_")) {
+                        access.s3_output.push((aws.to_ascii_lowercase(), value.to_owned()));
+                    }
+                }
             }
         }
         access
+    }
+
+    /// What opens the store that results are taken to: as for sources, but for what was set for it alone.
+    #[must_use]
+    pub fn of_output(&self) -> Self {
+        let own = |name: &String| self.s3_output.iter().any(|(other, _)| other == name);
+        let s3 = self.s3.iter().filter(|(name, _)| !own(name)).chain(&self.s3_output).cloned().collect();
+        Self { s3, ..self.clone() }
     }
 }
 

@@ -48,8 +48,7 @@ impl Fetcher {
     fn bring(&self, origin: &Origin, wanted: Wanted) -> Result<PathBuf, SourceError> {
         let cache = self.cache.as_deref().ok_or_else(|| SourceError::NoCache { what: origin.to_string() })?;
         let errand = super::errand::Errand { cache, access: &self.access, events: &self.events };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| SourceError::Network(error.to_string()))?;
+        let runtime = super::web::runtime()?;
         match origin {
             Origin::Path(path) => Ok(path.clone()),
             #[cfg(feature = "hub")]

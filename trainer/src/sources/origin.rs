@@ -1,7 +1,10 @@
 //! Where a model or data comes from, parsed once from the resource.
 //! Must not go there, nor say more in a sentence than a person may read over another's shoulder.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use fedtune_crds::source;
 
@@ -68,6 +71,23 @@ impl Origin {
         }
     }
 
+    /// The place that a command line or an adapter's settings mean by `name`: what is on this machine, an address, or
+    /// `owner/name` of the hub, with `@revision` behind it or the given one.
+    pub fn named(name: &str, revision: Option<&str>) -> Self {
+        if name.starts_with("s3://") {
+            return Self::S3(Box::new(Store::at(name)));
+        }
+        if name.starts_with("http://") || name.starts_with("https://") {
+            return Self::Http(Address { url: name.to_owned(), sha256: None });
+        }
+        let (repo, own) = name.split_once('@').map_or((name, None), |(repo, revision)| (repo, Some(revision)));
+        if is_repository(repo) && !Path::new(name).exists() {
+            let revision = own.or(revision).unwrap_or("main").to_owned();
+            return Self::Hub(Repository { repo: repo.to_owned(), revision, file: None });
+        }
+        Self::Path(PathBuf::from(name))
+    }
+
     /// The cargo feature that brings from there, and whether this program was built with it; none for a path.
     pub fn feature(&self) -> Option<(&'static str, bool)> {
         match self {
@@ -111,16 +131,26 @@ impl Origin {
     }
 }
 
+/// Whether this can be `owner/name`: two parts, neither of which means a folder of its own accord.
+fn is_repository(name: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    name.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name)) && !name.ends_with(".gguf")
+}
+
 impl Store {
-    fn of(s3: &source::S3) -> Self {
-        let place = s3.url.strip_prefix("s3://").unwrap_or(&s3.url);
+    /// The store at an address `s3://bucket/key`; where it answers is the environment's to say.
+    fn at(url: &str) -> Self {
+        let place = url.strip_prefix("s3://").unwrap_or(url);
         let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
-        Self {
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-            endpoint: s3.endpoint.clone(),
-            region: s3.region.clone(),
-        }
+        Self { bucket: bucket.to_owned(), key: key.to_owned(), endpoint: None, region: None }
+    }
+
+    /// The store that valid settings name.
+    pub fn of(s3: &source::S3) -> Self {
+        Self { endpoint: s3.endpoint.clone(), region: s3.region.clone(), ..Self::at(&s3.url) }
     }
 }
 
@@ -191,6 +221,20 @@ mod tests {
         };
         assert_eq!(origin("{s3: {url: 's3://lab'}}"), s3(""));
         assert_eq!(origin("{s3: {url: 's3://lab/a/b.csv'}}"), s3("a/b.csv"));
+    }
+
+    #[test]
+    fn a_name_is_an_address_a_repository_or_what_lies_here() {
+        let hub =
+            |revision: &str| Origin::Hub(Repository { repo: "lab/tiny".into(), revision: revision.into(), file: None });
+        assert_eq!(Origin::named("lab/tiny", None), hub("main"));
+        assert_eq!(Origin::named("lab/tiny", Some("v1")), hub("v1"));
+        assert_eq!(Origin::named("lab/tiny@v2", Some("v1")), hub("v2"));
+        assert_eq!(Origin::named("s3://lab/a", None), origin("{s3: {url: 's3://lab/a'}}"));
+        assert_eq!(Origin::named("https://a/b.gguf", None), origin("{http: {url: 'https://a/b.gguf'}}"));
+        for path in ["/models/tiny", "./lab/tiny", "tiny", "a/b/c", "lab/tiny.gguf", "src/models", "~/tiny"] {
+            assert_eq!(Origin::named(path, None), Origin::Path(path.into()), "{path}");
+        }
     }
 
     #[test]

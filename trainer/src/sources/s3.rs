@@ -23,6 +23,10 @@ use super::{
     web::{self, Words, causes, deepest},
 };
 
+mod upload;
+
+pub(super) use upload::upload;
+
 /// Where a machine of Amazon's asks who it is.
 const METADATA: &str = "169.254.169.254";
 /// Most objects that are looked at.
@@ -63,31 +67,32 @@ struct Objects<'a> {
     words: Words,
 }
 
+/// A client of the store, which makes each request once: tries and pauses are those of all sources.
+pub(super) fn client(store: &Store, access: &Access) -> Result<AmazonS3, SourceError> {
+    let mut builder = AmazonS3Builder::new();
+    for (name, value) in &access.s3 {
+        if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder.with_bucket_name(&store.bucket);
+    if let Some(endpoint) = &store.endpoint {
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
+    }
+    if let Some(region) = &store.region {
+        builder = builder.with_region(region);
+    }
+    let once = RetryConfig { backoff: BackoffConfig::default(), max_retries: 0, retry_timeout: Duration::ZERO };
+    let connector = Connector { endpoint: endpoint(store, access).to_owned() };
+    builder.with_retry(once).with_http_connector(connector).build().map_err(|error| SourceError::Choice {
+        what: store.to_string(),
+        problem: format!("cannot be asked for: {}", deepest(&error)),
+    })
+}
+
 impl<'a> Objects<'a> {
     fn new(store: &'a Store, access: &'a Access) -> Result<Self, SourceError> {
-        let what = store.to_string();
-        let failed = |error: object_store::Error| SourceError::Choice {
-            what: what.clone(),
-            problem: format!("cannot be asked for: {}", deepest(&error)),
-        };
-        let mut builder = AmazonS3Builder::new();
-        for (name, value) in &access.s3 {
-            if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
-                builder = builder.with_config(key, value);
-            }
-        }
-        builder = builder.with_bucket_name(&store.bucket);
-        if let Some(endpoint) = &store.endpoint {
-            builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
-        }
-        if let Some(region) = &store.region {
-            builder = builder.with_region(region);
-        }
-        // Tries and pauses are those of all sources.
-        let once = RetryConfig { backoff: BackoffConfig::default(), max_retries: 0, retry_timeout: Duration::ZERO };
-        let connector = Connector { endpoint: endpoint(store, access).to_owned() };
-        let client = builder.with_retry(once).with_http_connector(connector).build().map_err(failed)?;
-        Ok(Self { store, client, access, words: words(store) })
+        Ok(Self { store, client: client(store, access)?, access, words: words(store) })
     }
 
     async fn bring(

@@ -42,6 +42,12 @@ pub(super) struct Words {
     pub(super) busy: &'static str,
 }
 
+/// What drives one call that blocks.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, SourceError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| SourceError::Network(error.to_string()))
+}
+
 /// A client for servers such as that of `url`. This machine's own servers are not asked by way of a proxy.
 pub(super) fn client(url: &str, redirects: bool) -> Result<Client, SourceError> {
     let policy = if redirects { Policy::custom(follow) } else { Policy::none() };

@@ -266,3 +266,42 @@ fn a_store_that_is_away_is_given_up_at_once_where_all_of_it_was_brought_before()
     assert!(told.starts_with("s3://lab/b.csv cannot be reached: "), "{told}");
     assert_eq!(desk.pauses.lock().unwrap().len(), 5);
 }
+
+/// Files of this machine with their names in the store.
+fn files<'a>(folder: &FilePath, named: &[(&str, &'a FilePath)]) -> Vec<(String, &'a FilePath)> {
+    named
+        .iter()
+        .map(|(name, path)| ((*name).to_owned(), *path))
+        .inspect(|(_, path)| assert!(path.starts_with(folder)))
+        .collect()
+}
+
+#[test]
+fn results_are_put_below_a_prefix_in_their_order_large_ones_in_parts() {
+    let (shop, here) = (Shop::new(), TempDir::new().unwrap());
+    let (small, large) = (here.path().join("results.json"), here.path().join("weights"));
+    fs::write(&small, "{}").unwrap();
+    let content: Vec<u8> = (0..(16 << 20) + 5).map(|index: u32| (index % 251) as u8).collect();
+    fs::write(&large, &content).unwrap();
+    let files = files(here.path(), &[("adapter/weights", &large), ("results.json", &small)]);
+    block_on(upload(&store("runs/mail/"), &shop.desk.access, &files)).unwrap();
+    let bucket = shop.folder.path().join("lab/runs/mail");
+    assert!(fs::read(bucket.join("adapter/weights")).unwrap() == content, "the parts are put together");
+    assert_eq!(fs::read_to_string(bucket.join("results.json")).unwrap(), "{}");
+    assert_eq!(shop.log.lock().unwrap().last().unwrap(), "PUT /lab/runs/mail/results.json");
+    assert_eq!(shop.requests().iter().filter(|request| request.starts_with("PUT")).count(), 3);
+}
+
+#[test]
+fn who_may_not_write_is_told_which_keys_are_asked_for() {
+    let (mut shop, here) = (Shop::new(), TempDir::new().unwrap());
+    let file = here.path().join("results.json");
+    fs::write(&file, "{}").unwrap();
+    let wrong = ("FEDTUNE_OUTPUT_AWS_SECRET_ACCESS_KEY".to_owned(), "another".to_owned());
+    shop.desk.access.s3_output = Access::of([wrong]).s3_output;
+    let files = files(here.path(), &[("results.json", &file)]);
+    let told = block_on(upload(&store(""), &shop.desk.access.of_output(), &files)).unwrap_err().to_string();
+    assert!(told.starts_with("s3://lab/results.json may not be written: set AWS_ACCESS_KEY_ID and"), "{told}");
+    block_on(upload(&store(""), &shop.desk.access, &files)).unwrap();
+    assert!(shop.folder.path().join("lab/results.json").is_file());
+}
