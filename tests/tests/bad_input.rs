@@ -165,14 +165,6 @@ fn an_override_without_a_value_is_refused() {
 }
 
 #[test]
-fn gradient_checkpointing_is_refused_where_no_code_does_it_yet() {
-    let bench = Bench::new();
-    let spec = bench.spec("tiny", "splitFedLLM: {cutLayer: 1}");
-    let words = "spec.training.gradientCheckpointing asks for activations computed twice in a half of the model";
-    refused_without_a_trace(&bench, &spec, &["training.gradientCheckpointing=true"], words);
-}
-
-#[test]
 fn a_language_model_without_a_vocabulary_is_refused() {
     sets_are_refused(
         &["model.task=CausalLM", "data.labels=[]", "data.columns={prompt: text, response: mood}"],

@@ -118,7 +118,7 @@ impl ClientEstimate {
             .collect();
         Self {
             client: plan.clients[client].to_string(),
-            memory_bytes: memory(plan, client, facts, recipe, largest),
+            memory_bytes: memory(plan, client, facts, recipe, largest) + beside_bytes(plan, facts),
             rounds,
         }
     }
@@ -141,6 +141,17 @@ fn memory(plan: &Plan, client: usize, facts: &Facts, recipe: &Recipe, largest: B
     PROCESS_BYTES + (training + whole - of(part, none)).max(facts.converted_bytes + whole)
 }
 
+/// Rank of what the first `rounds` rounds leave beside each target, if all who are asked answer.
+fn rank_beside(plan: &Plan, facts: &Facts, rounds: u32) -> usize {
+    let answered: Vec<_> = (1..=rounds).map(|round| plan.rules.sample(round)).collect();
+    plan.framework.rank_beside(&answered, &facts.lora)
+}
+
+/// What a client holds beside the base in the last round.
+fn beside_bytes(plan: &Plan, facts: &Facts) -> u64 {
+    flops::beside_bytes(&facts.shape, &facts.lora, rank_beside(plan, facts, plan.rules.rounds.saturating_sub(1)))
+}
+
 fn round_of(plan: &Plan, facts: &Facts, recipe: &Recipe, batches: &[BatchSize], key: Key) -> RoundEstimate {
     let steps = StepSizes {
         rows: batches.iter().map(|batch| batch.rows as u64).sum(),
@@ -151,7 +162,8 @@ fn round_of(plan: &Plan, facts: &Facts, recipe: &Recipe, batches: &[BatchSize], 
     let before = if key.round > 1 { plan.rules.sample(key.round - 1) } else { Vec::new() };
     let payload = plan.framework.payload(&PayloadFacts { client, shape, recipe, before: &before, public_reads, steps });
     let of = |wanted| payload.iter().filter(|((direction, _), _)| *direction == wanted).map(|(_, bytes)| bytes).sum();
-    let own = Recipe { lora: plan.lora_of(client, &recipe.lora), ..recipe.clone() };
+    let lora = plan.lora_of(client, &recipe.lora);
+    let own = Recipe { lora, rank_beside: rank_beside(plan, facts, key.round - 1), ..recipe.clone() };
     let flops = plan.framework.client_flops(&WorkFacts { shape, recipe: &own, batches, public: &facts.public, key });
     let payload_bytes = UpDown { up: of(Direction::Up), down: of(Direction::Down) };
     RoundEstimate { round: key.round, payload_bytes, flops: flops.headline() }

@@ -33,44 +33,45 @@ impl BatchSize {
 
 /// FLOPs of one forward pass.
 pub fn forward(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
-    count(shape, part, lora, head, batch, None).forward
+    count(shape, part, lora, head, batch, Beside::Rank(0)).forward
 }
 
 /// FLOPs of one forward pass of this very model, with what earlier rounds left beside its weights.
 pub fn forward_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
-    count(model.shape(), part, lora, model.head(), batch, Some(model)).forward
+    count(model.shape(), part, lora, model.head(), batch, Beside::Of(model)).forward
 }
 
 /// FLOPs of one forward and backward pass.
 ///
 /// The front's backward starts from the gradient of its activations; the back, and a head that is apart from it, also
-/// computes the gradient of what it was sent.
-pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize) -> f64 {
-    let count = count(shape, part, lora, head, batch, None);
+/// computes the gradient of what it was sent. `beside` is the rank of what earlier rounds left beside each target.
+pub fn train(shape: &ModelShape, part: Part, lora: &LoraSettings, head: Head, batch: BatchSize, beside: usize) -> f64 {
+    let count = count(shape, part, lora, head, batch, Beside::Rank(beside));
     count.forward + count.backward
 }
 
 /// [`train`] of this very model, with what earlier rounds left beside its weights, and without the gradients of what
 /// is frozen.
 pub fn train_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
-    let count = count(model.shape(), part, lora, model.head(), batch, Some(model));
+    let count = count(model.shape(), part, lora, model.head(), batch, Beside::Of(model));
     count.forward + count.backward
 }
 
-/// FLOPs of running blocks again in backward (gradient checkpointing): those from which a gradient is asked.
-pub fn recompute(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
-    again(shape, part, lora, batch, None)
+/// FLOPs of running blocks again in backward (gradient checkpointing): those from which a gradient is asked. `beside` as
+/// in [`train`].
+pub fn recompute(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize, beside: usize) -> f64 {
+    again(shape, part, lora, batch, Beside::Rank(beside))
 }
 
 /// [`recompute`] of this very model.
 pub fn recompute_of(model: &Model, part: Part, lora: &LoraSettings, batch: BatchSize) -> f64 {
-    again(model.shape(), part, lora, batch, Some(model))
+    again(model.shape(), part, lora, batch, Beside::Of(model))
 }
 
-fn again(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize, model: Option<&Model>) -> f64 {
+fn again(shape: &ModelShape, part: Part, lora: &LoraSettings, batch: BatchSize, beside: Beside<'_>) -> f64 {
     let (rows, seq) = (batch.rows as f64, batch.seq as f64);
-    let mut count = Count { lora, shape, model, rows, seq, forward: 0.0, backward: 0.0 };
-    let mut needs_gradient = matches!(part, Part::Back(_));
+    let mut count = Count { lora, shape, beside, rows, seq, forward: 0.0, backward: 0.0 };
+    let mut needs_gradient = !part.embeds();
     let again = part.blocks(shape.blocks).map(|block| {
         let before = count.forward;
         needs_gradient = count.block(&shape.block_linears(block), needs_gradient);
@@ -85,10 +86,10 @@ fn count<'a>(
     lora: &'a LoraSettings,
     head: Head,
     batch: BatchSize,
-    model: Option<&'a Model>,
+    beside: Beside<'a>,
 ) -> Count<'a> {
     let (rows, seq) = (batch.rows as f64, batch.seq as f64);
-    let mut count = Count { lora, shape, model, rows, seq, forward: 0.0, backward: 0.0 };
+    let mut count = Count { lora, shape, beside, rows, seq, forward: 0.0, backward: 0.0 };
     // An embedding is a look-up in a frozen table; activations that came over the network need a gradient.
     let mut needs_gradient = !part.embeds();
     for block in part.blocks(shape.blocks) {
@@ -102,12 +103,40 @@ fn count<'a>(
     count
 }
 
+/// What earlier rounds left beside the weights of the targets.
+#[derive(Clone, Copy)]
+enum Beside<'a> {
+    /// Products of this rank, all together, beside any model of a shape.
+    Rank(usize),
+    /// What is there in one model; what is frozen in it has no gradient either.
+    Of(&'a Model),
+}
+
+impl Beside<'_> {
+    /// Multiplications for one vector at this target.
+    fn size(self, target: &LinearShape) -> usize {
+        match self {
+            Self::Rank(rank) => Residual::size_of(rank, target.outputs, target.inputs),
+            Self::Of(model) => {
+                let index = model.adapter().targets().iter().position(|name| *name == target.name);
+                index.and_then(|index| model.residuals()[index].as_ref()).map_or(0, Residual::size)
+            }
+        }
+    }
+
+    fn trains_a(self) -> bool {
+        match self {
+            Self::Rank(_) => true,
+            Self::Of(model) => model.adapter().pairs().all(|[a, _]| !a.frozen),
+        }
+    }
+}
+
 /// Adds up products while it follows which activations need a gradient.
 struct Count<'a> {
     lora: &'a LoraSettings,
     shape: &'a ModelShape,
-    /// Where one model is counted rather than any of its shape.
-    model: Option<&'a Model>,
+    beside: Beside<'a>,
     rows: f64,
     seq: f64,
     forward: f64,
@@ -129,18 +158,9 @@ impl Count<'_> {
             return base;
         }
         let rank = self.lora.rank;
-        if let Some(residual) = self.residual(linear) {
-            self.product(2.0 * rows * residual.size() as f64, [input, false]);
-        }
-        let trains_a = self.model.is_none_or(|model| model.adapter().pairs().all(|[a, _]| !a.frozen));
-        let low = self.product(2.0 * rows * (linear.inputs * rank) as f64, [input, trains_a]);
+        self.product(2.0 * rows * self.beside.size(linear) as f64, [input, false]);
+        let low = self.product(2.0 * rows * (linear.inputs * rank) as f64, [input, self.beside.trains_a()]);
         self.product(2.0 * rows * (rank * linear.outputs) as f64, [low, true])
-    }
-
-    fn residual(&self, linear: &LinearShape) -> Option<&Residual> {
-        let model = self.model.filter(|model| model.residuals().iter().any(Option::is_some))?;
-        let index = model.adapter().targets().iter().position(|target| *target == linear.name)?;
-        model.residuals()[index].as_ref()
     }
 
     /// What follows the last block. A classifier and what it pools with are trained or may be; a vocabulary is frozen.
@@ -175,6 +195,12 @@ impl Count<'_> {
         let inner = wide.iter().fold(attended, |needed, linear| self.linear(linear, tokens, attended) || needed);
         self.linear(narrow, tokens, inner) || attended
     }
+}
+
+/// Bytes of what rounds have left beside the targets' weights, F32, where its rank is `beside`.
+pub fn beside_bytes(shape: &ModelShape, lora: &LoraSettings, beside: usize) -> u64 {
+    let targets = shape.linears().into_iter().filter(|linear| lora.targets(&linear.name));
+    targets.map(|target| 4 * Residual::size_of(beside, target.outputs, target.inputs) as u64).sum()
 }
 
 /// What one client holds in memory while it trains a part, in bytes. A model of it, not a measurement.
@@ -303,10 +329,10 @@ mod tests {
             let lora = query_value(figures.targets, figures.rank);
             let (head, batch) = (Head::Classifier(figures.labels), BatchSize::of_rows(figures.batch, figures.seq));
             let forward = |part| forward(base.shape(), part, &lora, head, batch);
-            let train = |part| train(base.shape(), part, &lora, head, batch);
+            let train = |part| train(base.shape(), part, &lora, head, batch, 0);
             assert_within_one_percent("forward", forward(Part::Whole), figures.forward);
             assert_within_one_percent("train", train(Part::Whole), figures.train);
-            let again = recompute(base.shape(), Part::Whole, &lora, batch);
+            let again = recompute(base.shape(), Part::Whole, &lora, batch, 0);
             assert_within_one_percent("checkpointed", train(Part::Whole) + again, figures.checkpointed_train);
             for cut in figures.cuts {
                 let (front, back) = (Part::Front(cut.cut_layer), Part::Back(cut.cut_layer));
@@ -322,7 +348,7 @@ mod tests {
     fn the_halves_of_a_model_cost_what_the_whole_costs() {
         let base = load(&real_model("minilm"));
         let lora = query_value(vec!["query".into(), "value".into()], 8);
-        let cost = |part| train(base.shape(), part, &lora, Head::Classifier(2), BatchSize::of_rows(4, 32));
+        let cost = |part| train(base.shape(), part, &lora, Head::Classifier(2), BatchSize::of_rows(4, 32), 0);
         for cut_layer in 1..=6 {
             // Exactly: block 0 has trained layers, so the whole computes the gradient at every cut too.
             for halves in

@@ -24,7 +24,7 @@ use crate::{
     flops::BatchSize,
     local::{Recipe, check_evaluation},
     meter::{Meter, Worker},
-    models::{Model, ModelShape, Part},
+    models::{LoraSettings, Model, ModelShape, Part},
     random::Key,
     rounds::{Client, Exchange},
     wire::{Line, Message, Subject},
@@ -78,6 +78,11 @@ pub trait Framework: Debug + Send + Sync {
     /// where it did not take part in it.
     fn shares_state(&self) -> bool {
         false
+    }
+
+    /// Rank of what has gathered beside each target of the base once these have answered, round by round.
+    fn rank_beside(&self, _answered: &[Vec<Client>], _lora: &LoraSettings) -> usize {
+        0
     }
 
     /// Rank of the server's own adapter, where the clients' ranks rather than `rank` decide it.

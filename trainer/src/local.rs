@@ -49,13 +49,18 @@ pub struct Recipe {
     pub proximal_mu: f64,
     /// Whether blocks run again in backward, so that their activations need not be kept.
     pub gradient_checkpointing: bool,
+    /// Rank of what earlier rounds have left beside each target, where a model is not there to be asked.
+    pub rank_beside: usize,
 }
 
 impl Recipe {
     /// FLOPs of a training step of `part` on a batch of this size.
     pub fn step_flops(&self, shape: &ModelShape, part: Part, size: BatchSize) -> f64 {
-        let flops = flops::train(shape, part, &self.lora, self.head, size);
-        if self.gradient_checkpointing { flops + flops::recompute(shape, part, &self.lora, size) } else { flops }
+        let flops = flops::train(shape, part, &self.lora, self.head, size, self.rank_beside);
+        if !self.gradient_checkpointing {
+            return flops;
+        }
+        flops + flops::recompute(shape, part, &self.lora, size, self.rank_beside)
     }
 
     /// [`Recipe::step_flops`] of this very model, with what is beside its base.
@@ -168,7 +173,7 @@ pub fn loss(logits: &Tensor, targets: &Tensor) -> Tensor {
 
 /// The batches of one client in one round, as positions in its examples.
 pub fn plan(examples: &[Example], recipe: &Recipe, key: Key) -> Vec<Vec<usize>> {
-    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+    let lengths: Vec<usize> = examples.iter().map(Example::batch_length).collect();
     local_batches(&lengths, recipe.batch_size, recipe.batches(recipe.work), key, Site::Batches)
 }
 
@@ -286,5 +291,5 @@ pub fn count_batch(batch: &Batch, model: &Model, part: Part, recipe: &Recipe, wo
 
 /// The trainable tensors of a part, in the adapter's order.
 pub fn tensors(model: &Model, part: Part) -> Vec<&Tensor> {
-    model.adapter().part(part).into_iter().map(|parameter| &parameter.tensor).collect()
+    model.adapter().tensors(part)
 }

@@ -47,7 +47,7 @@ pub use generate::{Choice, GenerateError, Generation};
 pub use head::Head;
 pub use load::{ChatTemplate, LoadError, LoadedTokenizer, StoredTensor, Weights, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
-pub use recompute::Kept;
+pub use recompute::Ran;
 pub use residual::Residual;
 pub use shape::{Architecture, LinearShape, ModelShape};
 pub use tokens::Tokens;

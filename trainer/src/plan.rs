@@ -208,6 +208,7 @@ impl Plan {
             pad_id,
             proximal_mu: 0.0,
             gradient_checkpointing: self.gradient_checkpointing,
+            rank_beside: 0,
         }
     }
 

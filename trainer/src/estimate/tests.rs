@@ -51,6 +51,9 @@ fn bytes_are_those_of_the_run_to_the_byte_and_operations_within_two_percent() {
             &["training.localSteps=null", "training.localEpochs=1"],
         ),
         ("splitFedLLM: {variant: V2, cutLayer: 2}", &["training.gradientAccumulation=2"]),
+        ("splitFedLLM: {variant: V1, cutLayer: 1, head: Client}", &["training.gradientCheckpointing=true"]),
+        ("fedLLM: {aggregation: FLoRA}", &["training.rounds=4"]),
+        ("fedLLM: {aggregation: FedExLoRA}", &["training.rounds=4", "training.gradientCheckpointing=true"]),
         ("localOnly: {}", &[]),
         ("central: {}", &[]),
     ] {

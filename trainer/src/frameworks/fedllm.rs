@@ -138,6 +138,17 @@ impl Framework for FedLlm {
         self.has_residual()
     }
 
+    /// All pairs of FLoRA; of FedEx-LoRA's residual one pair less than there are clients.
+    fn rank_beside(&self, answered: &[Vec<Client>], lora: &LoraSettings) -> usize {
+        let of_round = |clients: &Vec<Client>| match &self.upload {
+            Upload::Parameters(Aggregation::Flora) => clients.iter().map(|client| self.lora(*client, lora).rank).sum(),
+            Upload::Parameters(Aggregation::FedExLora) => lora.rank * clients.len().saturating_sub(1),
+            Upload::Parameters(Aggregation::FedAvg(_) | Aggregation::FfaLora(_) | Aggregation::FlexLora)
+            | Upload::Gradients(_) => 0,
+        };
+        answered.iter().map(of_round).sum()
+    }
+
     /// Of the mean product the server keeps as much as the client of the largest rank.
     fn global_rank(&self, rank: usize) -> usize {
         match &self.upload {

@@ -161,6 +161,11 @@ impl Adapter {
         self.parameters.iter().filter(|parameter| part.holds(parameter.block) && !parameter.frozen).collect()
     }
 
+    /// The trained tensors of a part, in canonical order.
+    pub fn tensors(&self, part: Part) -> Vec<&Tensor> {
+        self.part(part).into_iter().map(|parameter| &parameter.tensor).collect()
+    }
+
     /// The pairs, A and B of each, in canonical order.
     pub fn pairs(&self) -> impl Iterator<Item = [&Parameter; 2]> {
         self.parameters[..2 * self.targets.len()].chunks_exact(2).map(|pair| [&pair[0], &pair[1]])

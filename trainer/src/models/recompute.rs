@@ -6,21 +6,37 @@ use tch::Tensor;
 use super::{Model, Part, Tokens};
 use crate::random::Key;
 
-/// A part of a model that has run without a graph, with what its blocks were given.
+/// A part of a model that has run forward and not yet backward.
 #[derive(Debug)]
-pub struct Kept {
+pub struct Ran {
     part: Part,
-    /// Input of each block of the part, `[batch, seq, hidden]`.
-    inputs: Vec<Tensor>,
     /// What the last block gave, `[batch, seq, hidden]`.
     hidden: Tensor,
+    way: Way,
+}
+
+/// What a part's backward pass starts from.
+#[derive(Debug)]
+enum Way {
+    /// The graph that ends in what the last block gave, and the leaf `[batch, seq, hidden]` that the first was given,
+    /// where the part does not begin with tokens.
+    Graph(Option<Tensor>),
+    /// What each block was given.
+    Again(Kept),
+}
+
+/// What blocks that run again are given.
+#[derive(Debug)]
+struct Kept {
+    /// Input of each block of the part, `[batch, seq, hidden]`.
+    inputs: Vec<Tensor>,
     /// `[batch, seq]`.
     mask: Tensor,
     dropout: Option<Key>,
 }
 
-impl Kept {
-    /// What the last block gave, `[batch, seq, hidden]`, without a graph.
+impl Ran {
+    /// What the last block gave, `[batch, seq, hidden]`.
     pub fn hidden(&self) -> &Tensor {
         &self.hidden
     }
@@ -43,45 +59,94 @@ impl Model {
             let gradients = Tensor::run_backward(&[&loss], &self.trained(|_| true), false, false);
             return (loss.double_value(&[]), gradients);
         }
-        let blocks = self.shape().blocks;
-        let kept = self.front_kept(blocks, tokens, dropout);
-        let (value, mut tail, gradient) = self.head_gradients(&kept, tokens.places.as_ref(), loss);
-        let (mut gradients, _) = self.backward_kept(&kept, gradient, false);
+        let front = self.run_front(self.shape().blocks, tokens, dropout, true);
+        let places = tokens.places.as_ref();
+        let (value, mut tail, gradient) = self.head_gradients(front.hidden(), &tokens.mask, places, dropout, loss);
+        let (mut gradients, _) = self.run_backward(&front, &gradient);
         gradients.append(&mut tail);
         (value, gradients)
     }
 
-    /// [`Model::front`] without a graph, for [`Model::backward_kept`].
-    pub fn front_kept(&self, cut_layer: usize, tokens: &Tokens, dropout: Option<Key>) -> Kept {
-        let hidden = tch::no_grad(|| self.embed(tokens));
-        self.keep(Part::Front(cut_layer), hidden, &tokens.mask, dropout)
+    /// [`Model::front`], for [`Model::run_backward`]; its blocks run again there where that is asked for.
+    pub fn run_front(&self, cut_layer: usize, tokens: &Tokens, dropout: Option<Key>, recompute: bool) -> Ran {
+        let part = Part::Front(cut_layer);
+        if recompute {
+            let hidden = tch::no_grad(|| self.embed(tokens));
+            return self.run_and_keep(part, hidden, &tokens.mask, dropout);
+        }
+        Ran { part, hidden: self.front(cut_layer, tokens, dropout), way: Way::Graph(None) }
+    }
+
+    /// [`Model::blocks_from`], for [`Model::run_backward`]; its blocks run again there where that is asked for.
+    pub fn run_middle(
+        &self,
+        cut_layer: usize,
+        hidden: &Tensor,
+        mask: &Tensor,
+        dropout: Option<Key>,
+        recompute: bool,
+    ) -> Ran {
+        let (part, hidden) = (Part::Middle(cut_layer), hidden.detach());
+        if recompute {
+            return self.run_and_keep(part, hidden, mask, dropout);
+        }
+        let given = hidden.set_requires_grad(true);
+        Ran { part, hidden: self.blocks_from(cut_layer, &given, mask, dropout), way: Way::Graph(Some(given)) }
     }
 
     /// The loss that `loss` makes of the logits of the blocks from `cut_layer` on and the head, its gradients by the
-    /// parameters of that part, and by `hidden`, as [`Model::back`] has them.
+    /// parameters of that part, and by `hidden`. `mask` and `places` are as [`Model::back`] has them.
     pub fn back_loss_and_gradients(
         &self,
         cut_layer: usize,
         hidden: &Tensor,
-        tokens: (&Tensor, Option<&Tensor>),
+        (mask, places): (&Tensor, Option<&Tensor>),
         dropout: Option<Key>,
+        recompute: bool,
         loss: impl FnOnce(&Tensor) -> Tensor,
     ) -> (f64, Vec<Tensor>, Tensor) {
-        let (mask, places) = tokens;
-        let kept = self.keep(Part::Back(cut_layer), hidden.detach(), mask, dropout);
-        let (value, mut tail, gradient) = self.head_gradients(&kept, places, loss);
-        let (mut gradients, hidden) = self.backward_kept(&kept, gradient, true);
+        if !recompute {
+            let given = hidden.detach().set_requires_grad(true);
+            let loss = loss(&self.back(cut_layer, &given, mask, places, dropout));
+            let (gradients, gradient) =
+                gradients_and_last(&loss, self.adapter().tensors(Part::Back(cut_layer)), &given);
+            return (loss.double_value(&[]), gradients, gradient);
+        }
+        let middle = self.run_middle(cut_layer, hidden, mask, dropout, true);
+        let (value, mut tail, gradient) = self.head_gradients(middle.hidden(), mask, places, dropout, loss);
+        let (mut gradients, given) = self.run_backward(&middle, &gradient);
         gradients.append(&mut tail);
-        (value, gradients, hidden)
+        (value, gradients, given.expect("a part that was sent its input has a gradient there"))
     }
 
     /// Gradients by the parameters of the blocks that have run, in their order, and by what the first of them was given
-    /// where that is `wanted`; `gradient` is that of [`Kept::hidden`].
-    pub fn backward_kept(&self, kept: &Kept, gradient: Tensor, wanted: bool) -> (Vec<Tensor>, Tensor) {
+    /// where that was sent by another party; `gradient` is that of [`Ran::hidden`].
+    pub fn run_backward(&self, ran: &Ran, gradient: &Tensor) -> (Vec<Tensor>, Option<Tensor>) {
+        match &ran.way {
+            Way::Again(kept) => self.backward_kept(ran.part, kept, gradient),
+            Way::Graph(given) => {
+                let parameters = self.adapter().tensors(ran.part);
+                if parameters.is_empty() && given.is_none() {
+                    return (Vec::new(), None);
+                }
+                let sum = seeded(&ran.hidden, gradient);
+                match given {
+                    Some(given) => {
+                        let (gradients, of_given) = gradients_and_last(&sum, parameters, given);
+                        (gradients, Some(of_given))
+                    }
+                    None => (Tensor::run_backward(&[&sum], &parameters, false, false), None),
+                }
+            }
+        }
+    }
+
+    /// [`Model::run_backward`] where blocks run again.
+    fn backward_kept(&self, part: Part, kept: &Kept, gradient: &Tensor) -> (Vec<Tensor>, Option<Tensor>) {
         let context = self.context(&kept.mask);
-        let blocks = kept.part.blocks(self.shape().blocks);
-        let first_trained = self.first_trained_block(kept.part);
-        let (mut gradients, mut gradient) = (Vec::new(), gradient);
+        let blocks = part.blocks(self.shape().blocks);
+        let (wanted, first_trained) = (!part.embeds(), self.first_trained_block(part));
+        let (mut gradients, mut gradient) = (Vec::new(), gradient.shallow_clone());
         for (block, input) in blocks.zip(&kept.inputs).rev() {
             // Below the first trained block nobody asks for a gradient, unless the part was sent its input.
             let goes_on = wanted || first_trained.is_some_and(|first| first < block);
@@ -90,21 +155,20 @@ impl Model {
                 break;
             }
             let input = input.detach().set_requires_grad(goes_on);
-            let output = self.block(block, &input, &context, kept.dropout);
-            // The derivative of this sum by the output is `gradient`, exactly.
-            let sum = (output * &gradient).sum(gradient.kind());
-            let asked: Vec<&Tensor> = parameters.into_iter().chain(goes_on.then_some(&input)).collect();
-            let mut of_block = Tensor::run_backward(&[&sum], &asked, false, false);
+            let sum = seeded(&self.block(block, &input, &context, kept.dropout), &gradient);
             if goes_on {
-                gradient = of_block.pop().expect("one gradient comes back for each tensor asked for");
+                let (of_block, of_input) = gradients_and_last(&sum, parameters, &input);
+                gradient = of_input;
+                gradients.push(of_block);
+            } else {
+                gradients.push(Tensor::run_backward(&[&sum], &parameters, false, false));
             }
-            gradients.push(of_block);
         }
-        (gradients.into_iter().rev().flatten().collect(), gradient)
+        (gradients.into_iter().rev().flatten().collect(), wanted.then_some(gradient))
     }
 
     /// Runs a part's blocks without a graph and keeps what each is given.
-    fn keep(&self, part: Part, mut hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Kept {
+    fn run_and_keep(&self, part: Part, mut hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Ran {
         let _no_graph = tch::no_grad_guard();
         let context = self.context(mask);
         let mut inputs = Vec::new();
@@ -112,21 +176,22 @@ impl Model {
             let next = self.block(block, &hidden, &context, dropout);
             inputs.push(std::mem::replace(&mut hidden, next));
         }
-        Kept { part, inputs, hidden, mask: mask.shallow_clone(), dropout }
+        Ran { part, hidden, way: Way::Again(Kept { inputs, mask: mask.shallow_clone(), dropout }) }
     }
 
-    /// Loss, gradients by what follows the last block, and by what that block gave.
-    fn head_gradients(
+    /// The loss that `loss` makes of the logits that the head reads from `hidden`, what the last block gave; its
+    /// gradients by what follows the last block, and by `hidden`.
+    pub fn head_gradients(
         &self,
-        kept: &Kept,
+        hidden: &Tensor,
+        mask: &Tensor,
         places: Option<&Tensor>,
+        dropout: Option<Key>,
         loss: impl FnOnce(&Tensor) -> Tensor,
     ) -> (f64, Vec<Tensor>, Tensor) {
-        let hidden = kept.hidden.detach().set_requires_grad(true);
-        let loss = loss(&self.read(&hidden, &kept.mask, places, kept.dropout));
-        let asked: Vec<&Tensor> = self.trained(|block| block.is_none()).into_iter().chain([&hidden]).collect();
-        let mut gradients = Tensor::run_backward(&[&loss], &asked, false, false);
-        let gradient = gradients.pop().expect("one gradient comes back for each tensor asked for");
+        let hidden = hidden.detach().set_requires_grad(true);
+        let loss = loss(&self.read(&hidden, mask, places, dropout));
+        let (gradients, gradient) = gradients_and_last(&loss, self.trained(|block| block.is_none()), &hidden);
         (loss.double_value(&[]), gradients, gradient)
     }
 
@@ -140,6 +205,19 @@ impl Model {
         let parameters = self.adapter().part(Part::Whole).into_iter().filter(|parameter| of(parameter.block));
         parameters.map(|parameter| &parameter.tensor).collect()
     }
+}
+
+/// `backward` takes no incoming gradient; the derivative of this sum by `output` is `gradient`, exactly.
+fn seeded(output: &Tensor, gradient: &Tensor) -> Tensor {
+    (output * gradient).sum(gradient.kind())
+}
+
+/// Gradients of `of` by `parameters`, and by `last`.
+fn gradients_and_last(of: &Tensor, parameters: Vec<&Tensor>, last: &Tensor) -> (Vec<Tensor>, Tensor) {
+    let asked: Vec<&Tensor> = parameters.into_iter().chain([last]).collect();
+    let mut gradients = Tensor::run_backward(&[of], &asked, false, false);
+    let of_last = gradients.pop().expect("one gradient comes back for each tensor asked for");
+    (gradients, of_last)
 }
 
 #[cfg(test)]
@@ -199,19 +277,46 @@ mod tests {
     }
 
     #[test]
-    fn front_and_back_with_blocks_run_again_give_the_bits_of_the_whole() {
+    fn front_and_back_give_the_bits_of_the_whole_also_with_blocks_run_again() {
         for case in cases() {
             let golden = tensors(&case.name);
             let (model, tokens) = (case.model(&golden), batch(&golden));
             let whole = model.loss_and_gradients(&tokens, None, false, |z| loss(z, &golden["labels"]));
             for cut in 0..=model.shape().blocks {
-                let front = model.front_kept(cut, &tokens, None);
-                let given = (&tokens.mask, tokens.places.as_ref());
-                let (value, mut back, gradient) =
-                    model.back_loss_and_gradients(cut, front.hidden(), given, None, |z| loss(z, &golden["labels"]));
-                let (mut gradients, _) = model.backward_kept(&front, gradient, false);
-                gradients.append(&mut back);
-                assert_same(&format!("{} cut at {cut}", case.name), &model, &whole_copy(&whole), &(value, gradients));
+                for recompute in [false, true] {
+                    let front = model.run_front(cut, &tokens, None, recompute);
+                    let given = (&tokens.mask, tokens.places.as_ref());
+                    let by_logits = |z: &Tensor| loss(z, &golden["labels"]);
+                    let (value, mut back, gradient) =
+                        model.back_loss_and_gradients(cut, front.hidden(), given, None, recompute, by_logits);
+                    let (mut gradients, _) = model.run_backward(&front, &gradient);
+                    gradients.append(&mut back);
+                    let what = format!("{} cut at {cut}, recompute {recompute}", case.name);
+                    assert_same(&what, &model, &whole_copy(&whole), &(value, gradients));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_middle_between_the_ends_of_another_party_gives_the_bits_of_the_whole() {
+        for case in cases() {
+            let golden = tensors(&case.name);
+            let (model, tokens) = (case.model(&golden), batch(&golden));
+            let whole = model.loss_and_gradients(&tokens, None, false, |z| loss(z, &golden["labels"]));
+            for (cut, recompute) in [(1, false), (1, true)] {
+                let front = model.run_front(cut, &tokens, None, recompute);
+                let middle = model.run_middle(cut, front.hidden(), &tokens.mask, None, recompute);
+                let places = tokens.places.as_ref();
+                let by_logits = |z: &Tensor| loss(z, &golden["labels"]);
+                let (value, mut head, gradient) =
+                    model.head_gradients(middle.hidden(), &tokens.mask, places, None, by_logits);
+                let (mut of_middle, gradient) = model.run_backward(&middle, &gradient);
+                let (mut gradients, _) = model.run_backward(&front, &gradient.expect("of what it was sent"));
+                gradients.append(&mut of_middle);
+                gradients.append(&mut head);
+                let what = format!("{}, recompute {recompute}", case.name);
+                assert_same(&what, &model, &whole_copy(&whole), &(value, gradients));
             }
         }
     }

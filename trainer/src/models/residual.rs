@@ -26,11 +26,16 @@ impl Residual {
     }
 
     fn stacked(sum: LowRank) -> Self {
-        let (outputs, inputs) = (sum.up.size()[0], sum.down.size()[1]);
-        if sum.rank() as i64 * (outputs + inputs) > outputs * inputs {
+        let (outputs, inputs) = (sum.up.size()[0] as usize, sum.down.size()[1] as usize);
+        if Self::size_of(sum.rank(), outputs, inputs) < sum.rank() * (outputs + inputs) {
             return Self::Dense(sum.product());
         }
         Self::Stacked(sum)
+    }
+
+    /// [`Residual::size`] of products of this rank together, beside a weight `[outputs, inputs]`.
+    pub fn size_of(rank: usize, outputs: usize, inputs: usize) -> usize {
+        (rank * (outputs + inputs)).min(outputs * inputs)
     }
 
     /// The same tensors again, without copying.

@@ -12,8 +12,7 @@ use crate::{frameworks::Refused, sources::Origin};
 
 /// One refusal for each such field of `spec`.
 pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let lists =
-        [sources(spec), model_and_tuning(spec), training(spec), spec.clients.groups.iter().flat_map(group).collect()];
+    let lists = [sources(spec), model_and_tuning(spec), spec.clients.groups.iter().flat_map(group).collect()];
     lists.into_iter().flatten().collect()
 }
 
@@ -29,6 +28,12 @@ fn sources(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
         without_feature(source).map(|feature| not_built("spec.data.source", feature)),
         held_out(public.as_ref()).map(|feature| not_built("spec.data.public.source", feature)),
         held_out(Some(evaluation)).map(|feature| not_built("spec.data.evaluation.source", feature)),
+        refuse(
+            !cfg!(feature = "s3") && spec.output.as_ref().is_some_and(|output| output.s3.is_some()),
+            "spec.output.s3",
+            "a store that this program was built without (cargo's feature s3)",
+            "build with that feature, or leave it out",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -60,18 +65,6 @@ fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     ]
     .into_iter()
     .flatten()
-    .collect()
-}
-
-fn training(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let again = spec.training.gradient_checkpointing && spec.framework.split_fed_llm.is_some();
-    refuse(
-        again,
-        "spec.training.gradientCheckpointing",
-        "activations computed twice in a half of the model",
-        "leave it out with splitFedLLM, or set false",
-    )
-    .into_iter()
     .collect()
 }
 

@@ -548,7 +548,7 @@ fn what_is_beside_the_base_and_what_is_frozen_counts_in_flops() {
     let beside = 2.0 * 21.0 * 3.0 * 48.0;
     let forward = flops::forward_of(scene.model(), Part::Whole, &lora, batch);
     assert!((forward - before - 6.0 * beside).abs() < 1e-6, "{forward} {before}");
-    let plain = flops::train(scene.model().shape(), Part::Whole, &lora, Head::Classifier(3), batch);
+    let plain = flops::train(scene.model().shape(), Part::Whole, &lora, Head::Classifier(3), batch, 0);
     let train = flops::train_of(scene.model(), Part::Whole, &lora, batch);
     assert!((train - plain - (6.0 + 4.0) * beside).abs() < 1e-6, "{train} {plain}");
     let frozen = Scene::new(Aggregation::FfaLora(MEAN), [1, 1, 1]);

@@ -9,7 +9,7 @@ use crate::{
     frameworks::{FrameworkError, StepSizes, adapter},
     local::{Recipe, tensors},
     meter::Worker,
-    models::{Model, Part},
+    models::{Model, Part, Ran},
     optimizer::Optimizer,
     rounds::Client,
     wire::Subject,
@@ -38,10 +38,8 @@ struct Turn {
 
 /// A step whose blocks have run forward and not yet backward.
 pub(super) struct HalfStep {
-    /// What the client sent, `[batch, seq, hidden]`; a leaf.
-    pub(super) hidden: Tensor,
-    /// What the blocks made of it, `[batch, seq, hidden]`, with its graph.
-    pub(super) made: Tensor,
+    /// What the blocks made of what the client sent.
+    pub(super) ran: Ran,
     pub(super) size: BatchSize,
 }
 
@@ -122,6 +120,8 @@ impl Back {
 
 #[cfg(test)]
 mod tests {
+    use tch::{Device, Kind, kind::FLOAT_CPU};
+
     use super::*;
     use crate::{
         events::Events,
@@ -187,9 +187,11 @@ mod tests {
         let mut back = back();
         back.begin_turn(0, 1);
         assert!(back.check_over(0, "silo/0").is_ok());
-        let number = || Tensor::from(0.5f32);
         let size = BatchSize::of_rows(2, 3);
-        back.begin_step(HalfStep { hidden: number(), made: number(), size });
+        let hidden = Tensor::zeros([2, 3, back.model.shape().hidden as i64], FLOAT_CPU);
+        let mask = Tensor::ones([2, 3], (Kind::Bool, Device::Cpu));
+        let ran = back.model.run_middle(1, &hidden, &mask, None, true);
+        back.begin_step(HalfStep { ran, size });
         assert!(back.check_over(1, "silo/1").is_ok());
         let refused = back.check_over(0, "silo/0").unwrap_err().to_string();
         assert_eq!(refused, "silo/0 sent a upload where a step gradient belongs");

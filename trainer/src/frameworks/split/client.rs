@@ -14,7 +14,7 @@ use crate::{
     frameworks::{ClientHalf, ClientSeat, Figures, Framework, FrameworkError, adapter, answer},
     local::{Batch, check_loss, count_batch, loss, next_tokens, plan, tensors},
     meter::peak_memory_bytes,
-    models::{Head, Model, Part},
+    models::{Head, Part, Ran, Tokens},
     optimizer::Optimizer,
     pace::Pace,
     random::Key,
@@ -82,21 +82,21 @@ impl SplitClient {
         (optimizer, pace): (&mut Optimizer, &mut Pace),
         asking: &mut Asking<'_>,
     ) -> Result<f64, FrameworkError> {
-        let (batch, hidden) = self.forward(indices, key)?;
+        let (batch, front) = self.forward(indices, key)?;
         let ClientSeat { model, train, .. } = &self.seat;
         let labels = labels(model.head(), train, indices, batch.tokens.seq());
-        let mut up = self.write("hidden", PayloadKind::Activation, &hidden, key)?;
+        let mut up = self.write("hidden", PayloadKind::Activation, front.hidden(), key)?;
         up.push(WireTensor::from_i32s("lengths", PayloadKind::Length, &batch.tokens.lengths()));
         up.push(WireTensor::from_i32s("labels", PayloadKind::Label, &labels));
         let reply = asking.exchange(STEP, key, up, &mut self.seat.worker)?;
         let loss = reply.fields["loss"].as_f64().unwrap_or(f64::NAN);
         check_loss(loss, key, &self.seat.worker.name)?;
-        let gradient = self.read(&reply, PayloadKind::ActivationGradient, &hidden, key)?;
+        let gradient = self.read(&reply, PayloadKind::ActivationGradient, front.hidden(), key)?;
 
-        let (part, cut) = (self.part(), self.cut());
+        let part = self.part();
         let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
-        let stepped = worker
-            .compute(|| pace.take(optimizer, &tensors(model, part), &front_gradients(model, cut, &hidden, &gradient)));
+        let stepped =
+            worker.compute(|| pace.take(optimizer, &tensors(model, part), &model.run_backward(&front, &gradient).0));
         worker.meter.steps += u64::from(stepped);
         count_batch(&batch, model, part, recipe, worker);
         Ok(loss)
@@ -111,25 +111,28 @@ impl SplitClient {
         (optimizer, pace): (&mut Optimizer, &mut Pace),
         asking: &mut Asking<'_>,
     ) -> Result<f64, FrameworkError> {
-        let (batch, hidden) = self.forward(indices, key)?;
-        let mut up = self.write("hidden", PayloadKind::Activation, &hidden, key)?;
+        let (batch, front) = self.forward(indices, key)?;
+        let mut up = self.write("hidden", PayloadKind::Activation, front.hidden(), key)?;
         up.push(WireTensor::from_i32s("lengths", PayloadKind::Length, &batch.tokens.lengths()));
         let reply = asking.exchange(STEP, key, up, &mut self.seat.worker)?;
-        let last = self.read(&reply, PayloadKind::Activation, &hidden, key)?.set_requires_grad(true);
+        let last = self.read(&reply, PayloadKind::Activation, front.hidden(), key)?;
 
         let ClientSeat { model, worker, .. } = &mut self.seat;
-        let (loss, of_last, of_head) = worker.compute(|| head_gradients(model, &batch, &last, key));
+        let Tokens { mask, places, .. } = &batch.tokens;
+        let by_logits = |logits: &Tensor| loss(logits, &batch.targets);
+        let (loss, of_head, of_last) =
+            worker.compute(|| model.head_gradients(&last, mask, places.as_ref(), Some(key), by_logits));
         let finite = adapter::is_finite(&of_last) && of_head.iter().all(adapter::is_finite);
         check_loss(if finite { loss } else { f64::NAN }, key, &worker.name)?;
         let up = self.write("gradient", PayloadKind::ActivationGradient, &of_last, key)?;
         let reply = asking.exchange(STEP_GRADIENT, key, up, &mut self.seat.worker)?;
-        let gradient = self.read(&reply, PayloadKind::ActivationGradient, &hidden, key)?;
+        let gradient = self.read(&reply, PayloadKind::ActivationGradient, front.hidden(), key)?;
 
-        let (part, cut) = (self.part(), self.cut());
+        let part = self.part();
         let ClientSeat { recipe, model, worker, .. } = &mut self.seat;
         let stepped = worker.compute(|| {
             // In the adapter's order: what follows the last block comes last.
-            let mut gradients = front_gradients(model, cut, &hidden, &gradient);
+            let (mut gradients, _) = model.run_backward(&front, &gradient);
             gradients.extend(of_head);
             pace.take(optimizer, &tensors(model, part), &gradients)
         });
@@ -138,19 +141,19 @@ impl SplitClient {
         Ok(loss)
     }
 
-    /// A batch and what the front makes of it, `[batch, seq, hidden]`.
-    fn forward(&mut self, indices: &[usize], key: Key) -> Result<(Batch, Tensor), FrameworkError> {
+    /// A batch and what the front makes of it.
+    fn forward(&mut self, indices: &[usize], key: Key) -> Result<(Batch, Ran), FrameworkError> {
         let cut = self.cut();
         let ClientSeat { recipe, model, train, worker, .. } = &mut self.seat;
         let batch = Batch::of(train, indices, recipe.pad_id, model);
-        let (hidden, finite) = worker.compute(|| {
-            let hidden = model.front(cut, &batch.tokens, Some(key));
-            let finite = adapter::is_finite(&hidden.detach());
-            (hidden, finite)
+        let (front, finite) = worker.compute(|| {
+            let front = model.run_front(cut, &batch.tokens, Some(key), recipe.gradient_checkpointing);
+            let finite = adapter::is_finite(&front.hidden().detach());
+            (front, finite)
         });
         // A front that has diverged makes no loss but NaN; said here, it names its own client and step.
         check_loss(if finite { 0.0 } else { f64::NAN }, key, &worker.name)?;
-        Ok((batch, hidden))
+        Ok((batch, front))
     }
 
     fn write(
@@ -169,29 +172,6 @@ impl SplitClient {
         let (codec, options, place) = (self.split.codec, (like.kind(), like.device()), Place { who: SERVER, key });
         self.seat.worker.encode(|| codec.read(&reply.tensors, kind, &like.size(), options, place))
     }
-}
-
-/// The loss of the head on `last`, `[batch, seq, hidden]`; its gradient there; the gradients of what follows the last
-/// block.
-fn head_gradients(model: &Model, batch: &Batch, last: &Tensor, key: Key) -> (f64, Tensor, Vec<Tensor>) {
-    let logits = model.read(last, &batch.tokens.mask, batch.tokens.places.as_ref(), Some(key));
-    let loss = loss(&logits, &batch.targets);
-    let head = tensors(model, Part::Back(model.shape().blocks));
-    let wanted: Vec<&Tensor> = [last].into_iter().chain(head).collect();
-    let mut gradients = Tensor::run_backward(&[&loss], &wanted, false, false);
-    let of_last = gradients.remove(0);
-    (loss.double_value(&[]), of_last, gradients)
-}
-
-/// Gradients of the front's parameters, from that of `hidden`, which it made.
-fn front_gradients(model: &Model, cut: usize, hidden: &Tensor, gradient: &Tensor) -> Vec<Tensor> {
-    let parameters = tensors(model, Part::Front(cut));
-    if parameters.is_empty() {
-        return Vec::new();
-    }
-    // `backward` takes no outer gradient; the derivative of this sum by `hidden` is `gradient`, exactly.
-    let sum = (hidden * gradient).sum(hidden.kind());
-    Tensor::run_backward(&[&sum], &parameters, false, false)
 }
 
 /// What the head on the server should say: a label of each row, or for each token the next one, if it is to be said.

@@ -13,7 +13,7 @@ use super::{
     codec::Place,
 };
 use crate::{
-    flops::{self, BatchSize},
+    flops::BatchSize,
     frameworks::{FrameworkError, Stepper, adapter},
     local::{Recipe, TrainError, check_loss, loss, tensors},
     models::Model,
@@ -101,26 +101,26 @@ impl BackStepper {
         let input = back.worker.encode(|| self.read_step(message, &back.model, key))?;
         let size = input.size();
         let Back { model, worker, .. } = back;
-        let Input { hidden, mask, .. } = input;
-        let made = worker.compute(|| model.blocks_from(self.split.cut(self.ordinal), &hidden, &mask, Some(key)));
-        self.check_numbers([&made.detach()], key)?;
-        let tensors = self.write(back, "hidden", PayloadKind::Activation, &made, key)?;
-        back.begin_step(HalfStep { hidden, made, size });
+        let (cut, again, Input { hidden, mask, .. }) = (self.cut(), self.recipe.gradient_checkpointing, input);
+        let ran = worker.compute(|| model.run_middle(cut, &hidden, &mask, Some(key), again));
+        self.check_numbers([&ran.hidden().detach()], key)?;
+        let tensors = self.write(back, "hidden", PayloadKind::Activation, ran.hidden(), key)?;
+        back.begin_step(HalfStep { ran, size });
         Ok(Reply { tensors, loss: None })
     }
 
     /// The second half: up came the gradient of what the blocks made; down goes that of the client's hidden states.
     fn backward(&mut self, back: &mut Back, message: &Message, key: Key) -> Result<Reply, FrameworkError> {
-        let Some(HalfStep { hidden, made, size }) = back.take_half_step() else {
+        let Some(HalfStep { ran, size }) = back.take_half_step() else {
             let (who, got, expected) = (self.client.clone(), message.subject, Subject::Step);
             return Err(FrameworkError::Unexpected { who, got, expected });
         };
-        let gradient = back.worker.encode(|| self.read_gradient(message, &made, &back.model, key))?;
+        let gradient = back.worker.encode(|| self.read_gradient(message, ran.hidden(), &back.model, key))?;
         let Back { model, worker, optimizer, .. } = back;
         let moved = worker.compute(|| {
-            // `backward` takes no outer gradient; the derivative of this sum by `made` is `gradient`, exactly.
-            let sum = (&made * gradient).sum(made.kind());
-            self.move_along(&sum, &hidden, model, optimizer, key)
+            let (gradients, of_hidden) = model.run_backward(&ran, &gradient);
+            let of_hidden = of_hidden.expect("the blocks were sent what they ran on");
+            self.move_along(gradients, of_hidden, model, optimizer, key)
         })?;
         self.count(back, size, moved.stepped);
         let tensors = self.write(back, "gradient", PayloadKind::ActivationGradient, &moved.gradient, key)?;
@@ -137,29 +137,30 @@ impl BackStepper {
     ) -> Result<(Moved, f64), TrainError> {
         let Input { hidden, mask, wanted } = input;
         let Wanted { places, targets } = wanted.expect("a step brings labels where the head is the server's");
-        let logits = model.back(self.split.cut(self.ordinal), &hidden, &mask, places.as_ref(), Some(key));
-        let loss = loss(&logits, &targets);
-        let value = loss.double_value(&[]);
+        let (cut, again, given) = (self.cut(), self.recipe.gradient_checkpointing, (&mask, places.as_ref()));
+        let loss = |logits: &Tensor| loss(logits, &targets);
+        let (value, gradients, of_hidden) = model.back_loss_and_gradients(cut, &hidden, given, Some(key), again, loss);
         check_loss(value, key, &self.client)?;
-        Ok((self.move_along(&loss, &hidden, model, optimizer, key)?, value))
+        Ok((self.move_along(gradients, of_hidden, model, optimizer, key)?, value))
     }
 
-    /// Moves the back's parameters along their gradients of `of`, where the batch completes a step.
+    /// Moves the back's parameters along these gradients, where the batch completes a step.
     fn move_along(
         &mut self,
-        of: &Tensor,
-        hidden: &Tensor,
+        gradients: Vec<Tensor>,
+        of_hidden: Tensor,
         model: &Model,
         optimizer: &mut Optimizer,
         key: Key,
     ) -> Result<Moved, TrainError> {
-        let parameters = tensors(model, self.split.server_part(self.ordinal));
-        let wanted: Vec<&Tensor> = parameters.iter().copied().chain([hidden]).collect();
-        let mut gradients = Tensor::run_backward(&[of], &wanted, false, false);
         // A loss may be a number where its gradients are none; such a step would ruin the back for all others.
-        self.check_numbers(&gradients, key)?;
-        let gradient = gradients.pop().expect("one gradient comes back for each tensor asked for, and hidden is one");
-        Ok(Moved { gradient, stepped: self.pace.take(optimizer, &parameters, &gradients) })
+        self.check_numbers(gradients.iter().chain([&of_hidden]), key)?;
+        let parameters = tensors(model, self.split.server_part(self.ordinal));
+        Ok(Moved { gradient: of_hidden, stepped: self.pace.take(optimizer, &parameters, &gradients) })
+    }
+
+    fn cut(&self) -> usize {
+        self.split.cut(self.ordinal)
     }
 
     fn check_numbers<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>, key: Key) -> Result<(), TrainError> {
@@ -182,7 +183,7 @@ impl BackStepper {
     /// Counts a batch that is done, and whether it completed a step of the optimizer.
     fn count(&self, back: &mut Back, size: BatchSize, stepped: bool) {
         let (part, shape) = (self.split.server_part(self.ordinal), back.model.shape());
-        back.worker.meter.flops.train += flops::train(shape, part, &self.recipe.lora, self.recipe.head, size);
+        back.worker.meter.flops.train += self.recipe.step_flops(shape, part, size);
         back.worker.meter.steps += u64::from(stepped);
         back.count_step(size);
     }

@@ -306,3 +306,24 @@ fn which_tokens_are_to_be_said_leaves_the_first_forward_pass_of_a_language_model
     }
     assert!(bytes(&said[3].1) != bytes(&turned[3].1));
 }
+
+/// Blocks below and above the cut run again in backward, at the client and at the server, dropout included.
+#[test]
+fn gradient_checkpointing_changes_no_bit_of_either_half() {
+    for framework in [
+        "splitFedLLM: {variant: V1, cutLayer: 1}",
+        "splitFedLLM: {variant: V2, cutLayer: 1}",
+        "splitFedLLM: {variant: V1, cutLayer: 1, head: Client}",
+    ] {
+        let run = |again: &str| {
+            let plan = plan(framework, &[again, "tuning.lora.dropout=0.3"]);
+            let ended = run_with_unequal_clients(&plan);
+            let flops: f64 = ended.outcome.account.clients(&plan).iter().map(|client| client.flops.train).sum();
+            (adapter_of(&ended), flops)
+        };
+        let (plainly, flops) = run("training.gradientCheckpointing=false");
+        let (again, more) = run("training.gradientCheckpointing=true");
+        assert!(plainly == again, "{framework}");
+        assert!(more > flops, "{framework}: the blocks that run again are counted");
+    }
+}
