@@ -8,6 +8,8 @@ MAKEFLAGS += --no-builtin-rules
 
 MODEL ?= smollm2
 CRD := crds/federatedfinetunes.fedtune.io.yaml
+# Helm installs what lies in the chart.
+CHART_CRD := charts/fedtune/$(CRD)
 CARGO_DENY_VERSION := 0.20.2
 PROMTOOL := .cache/tools/promtool
 CARGO_DENY := .cache/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
@@ -27,7 +29,7 @@ LOCKED := $(if $(CI),--locked)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## Bring libtorch, the models and the mail into .cache (720 MB of downloads, once)
@@ -61,10 +63,35 @@ demo-model:
 test: setup control-plane $(PROMTOOL) ## Run every test of every crate
 	$(TIMED) cargo test $(LOCKED) --workspace
 
-# What tests of the operator talk to: the real API server, built once from its Go module.
+# What tests of the operator and the chart talk to: the real API server, built once from its Go module.
 .PHONY: control-plane
 control-plane:
-	$(TIMED) scripts/cluster.sh control-plane
+	$(TIMED) scripts/cluster.sh control-plane helm
+
+.PHONY: node
+node: control-plane
+	$(TIMED) scripts/cluster.sh node
+
+.PHONY: images
+images: setup ## Build the images of operator and trainer, with buildah or docker (LIBTORCH=DIR: with that libtorch)
+	$(TIMED) scripts/images.sh operator trainer pause
+
+CLUSTER = $(TARGET)/debug/fedtune-cluster
+CLUSTER_NOTE := .cache/k8s/running
+
+.PHONY: cluster
+cluster: node images ## Start a real cluster of one node on this machine; prints the KUBECONFIG line; takes root
+	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune-cluster
+	@$(CLUSTER) up $(CLUSTER_NOTE)
+
+.PHONY: cluster-down
+cluster-down: ## End it
+	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune-cluster
+	@$(CLUSTER) down $(CLUSTER_NOTE)
+
+.PHONY: e2e
+e2e: node images ## Run what needs nodes: pods on a real cluster; takes root
+	$(TIMED) cargo test $(LOCKED) --workspace --test cluster_node -- --ignored --test-threads 1
 
 .PHONY: check
 check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files: what must be clean besides the tests
@@ -75,6 +102,7 @@ check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files
 	$(TIMED) env RUSTDOCFLAGS='-D warnings' cargo doc $(LOCKED) --workspace --no-deps
 	$(TIMED) $(BUILD_OPERATOR)
 	$(TIMED) scripts/check_generated.sh $(CRD) $(TARGET)/debug/fedtune-operator crd
+	$(TIMED) scripts/check_generated.sh $(CHART_CRD) $(TARGET)/debug/fedtune-operator crd
 
 # Tests do without it where it cannot be had.
 $(PROMTOOL):
@@ -114,6 +142,7 @@ generate: ## Write the custom resource definition anew from the types in crds/
 	$(TIMED) $(BUILD_OPERATOR)
 	@$(TARGET)/debug/fedtune-operator crd > $(CRD).new
 	@mv $(CRD).new $(CRD)
+	@cp $(CRD) $(CHART_CRD)
 
 .PHONY: clean
 clean: ## Remove what was built and what runs wrote; .cache stays

@@ -21,17 +21,17 @@ here=$root/scripts/cluster
 main() {
     local part wanted=() missing
     for part in "$@"; do
-        # shellcheck disable=SC2207 # names without spaces
-        wanted+=($(programs_of "$part"))
+        if [[ $part == control-plane && -n ${KUBEBUILDER_ASSETS:-} ]]; then
+            check_own_programs
+        else
+            # shellcheck disable=SC2207 # names without spaces
+            wanted+=($(programs_of "$part"))
+        fi
     done
-    if [[ -n ${KUBEBUILDER_ASSETS:-} && $* == control-plane ]]; then
-        check_own_programs "${wanted[@]}"
-        return
-    fi
 
-    missing=$(unbuilt "${wanted[@]}")
+    missing=$(unbuilt ${wanted[@]+"${wanted[@]}"})
     if [[ -z $missing ]]; then
-        say "The cluster's programs are complete: $cache/k8s/bin has ${wanted[*]}."
+        [[ ${#wanted[@]} == 0 ]] || say "The cluster's programs are complete: $cache/k8s/bin has ${wanted[*]}."
         return
     fi
     check_go
@@ -43,4 +43,5 @@ main() {
     say "The cluster's programs are complete: $cache/k8s/bin, after $SECONDS s."
 }
 
-main "${@:-control-plane}"
+[[ $# -gt 0 ]] || set -- control-plane
+main "$@"

@@ -74,9 +74,9 @@ check_go() {
 # The folder that other controllers' tests use, too.
 check_own_programs() {
     local program
-    for program in "$@"; do
+    for program in $(programs_of control-plane); do
         [[ -x $KUBEBUILDER_ASSETS/$program ]] ||
-            die "KUBEBUILDER_ASSETS is set to $KUBEBUILDER_ASSETS, which has no $program: set it to a folder that has $*, or unset it."
+            die "KUBEBUILDER_ASSETS is set to $KUBEBUILDER_ASSETS, which has no $program: set it to a folder that has $(programs_of control-plane), or unset it."
     done
     say "The control plane: $KUBEBUILDER_ASSETS is used as it is, because KUBEBUILDER_ASSETS is set."
 }

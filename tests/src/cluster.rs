@@ -3,49 +3,56 @@
 //!
 //! | file | one thing |
 //! |---|---|
+//! | `access.rs` | ways into a cluster: clients, kubectl, helm, the audit log |
 //! | `control_plane.rs` | what etcd and the API server are told |
+//! | `enclosure.rs` | network, mounts and processes of a node's own |
+//! | `folder.rs` | a cluster's folder, and what is kept of it when a test has failed |
 //! | `keep.rs` | the process that starts the parts and ends them |
 //! | `keeper.rs` | the harness' end of it |
+//! | `lasting.rs` | a cluster that outlives the program that started it |
+//! | `node.rs` | what runs pods, and what it is told |
 //! | `orders.rs` | what is said between the two |
 //! | `pki.rs` | certificates |
 //! | `programs.rs` | where the programs lie |
+//! | `volumes.rs` | volumes and claims |
 
+mod access;
 mod control_plane;
+mod enclosure;
+mod folder;
 mod keep;
 mod keeper;
+mod lasting;
+mod node;
 mod orders;
 mod pki;
 mod programs;
+mod volumes;
 
 use std::{
     fs,
-    io::Write,
-    panic,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use fedtune_crds::crd;
 use k8s_openapi::{
-    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::Node, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, Config,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-    runtime::wait::{await_condition, conditions::is_crd_established},
+    Api,
+    api::{Patch, PatchParams},
+    runtime::wait::{Condition, await_condition, conditions::is_crd_established},
 };
-use serde_json::Value;
 use tokio::{sync::OnceCell, time};
 
-pub use self::keep::keep;
-use self::{control_plane::ControlPlane, keeper::Keeper, pki::Pki};
-use crate::{program::Ended, siege::quiet_address};
+use self::{control_plane::ControlPlane, enclosure::Number, keeper::Keeper, orders::Order, pki::Pki};
+pub use self::{
+    keep::{keep, keep_enclosed, keep_parts},
+    lasting::{end_lasting, start_lasting},
+};
+use crate::siege::quiet_address;
 
 /// What a control plane may take to be ready; far more than it needs, also on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -59,20 +66,33 @@ const QUOTED: usize = 20;
 pub struct Cluster {
     folder: PathBuf,
     keeper: Mutex<Keeper>,
+    /// Of its enclosure, where it has one.
+    number: Option<Number>,
 }
 
 impl Cluster {
     /// etcd and the API server, which takes no root: what a controller talks to, without nodes for pods.
     pub async fn control_plane() -> Self {
-        let cluster = Self::new();
+        let folder = folder::new();
+        let cluster = Self { keeper: Mutex::new(Keeper::start(&folder)), folder, number: None };
         let (address, port) = split(&quiet_address());
         let plane = ControlPlane { etcd: quiet_address(), peers: quiet_address(), address, port, has_nodes: false };
-        plane.write_files(&cluster.folder, &Pki::new(&cluster.folder.join("pki")));
-        for part in [plane.etcd(&cluster.folder), plane.api_server(&cluster.folder)] {
-            cluster.keeper().start_part(part);
-        }
-        cluster.wait_until_ready().await;
-        cluster.install_definition().await;
+        plane.write_files(&cluster.folder, &Pki::new(cluster.folder.join("pki")));
+        cluster.start_control_plane(&plane).await;
+        cluster
+    }
+
+    /// All of Kubernetes with one node, and the images that `make images` built; takes root.
+    pub async fn node() -> Self {
+        let folder = folder::new();
+        let (keeper, number) = Keeper::start_enclosed(&folder);
+        let cluster = Self { keeper: Mutex::new(keeper), folder, number: Some(number) };
+        cluster.prepare_node();
+        let (plane, pki) = (node::control_plane(number), Pki::new(cluster.folder.join("pki")));
+        plane.write_files(&cluster.folder, &pki);
+        node::write_files(number, &cluster.folder, &plane.url(), &pki);
+        cluster.start_control_plane(&plane).await;
+        cluster.start_node(number).await;
         cluster
     }
 
@@ -82,62 +102,59 @@ impl Cluster {
         SHARED.get_or_init(Self::control_plane).await
     }
 
-    fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("fedtune-cluster-").tempdir();
-        // Its keeper removes it, also where this process cannot.
-        let folder = folder.expect("a temporary folder can be made").keep();
-        fs::create_dir(folder.join("log")).expect("a temporary folder can be written");
-        remember_failures(&folder);
-        let keeper = Mutex::new(Keeper::start(&folder));
-        Self { folder, keeper }
+    async fn start_control_plane(&self, plane: &ControlPlane) {
+        for part in [plane.etcd(&self.folder), plane.api_server(&self.folder)] {
+            self.keeper().start_part(part);
+        }
+        self.wait_until_ready().await;
+        self.install_definition().await;
     }
 
-    /// The administrator's way into the cluster.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("kubeconfig")
+    fn prepare_node(&self) {
+        for command in node::preparations() {
+            let (program, arguments) = command.split_first().expect("a command has a program");
+            self.keeper().run(*program, arguments);
+        }
     }
 
-    /// A client with all rights; it belongs to the runtime that asks for it.
-    pub async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("the harness wrote it");
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        Client::try_from(config.expect("the harness wrote it")).expect("the certificates are there")
+    async fn start_node(&self, number: Number) {
+        let mut parts = node::parts(number, &self.folder).into_iter();
+        // The kubelet ends where there is no containerd.
+        self.keeper().start_part(parts.next().expect("there are several"));
+        self.import_images().await;
+        parts.for_each(|part| self.keeper().start_part(part));
+        let client = self.client().await;
+        volumes::stock(&client, &self.folder).await;
+        let nodes: Api<Node> = Api::all(client);
+        let ready = time::timeout(LIMIT, await_condition(nodes, node::NAME, is_ready())).await;
+        let said =
+            || format!("the node is not ready after {LIMIT:?}; its kubelet last said:\n{}", self.last_words("kubelet"));
+        ready.unwrap_or_else(|_| panic!("{}", said())).expect("a node can be watched");
     }
 
-    /// A namespace that no other test has, beginning with `prefix`.
-    pub async fn namespace(&self, prefix: &str) -> String {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-        let namespace = Namespace { metadata, ..Namespace::default() };
-        let namespaces: Api<Namespace> = Api::all(self.client().await);
-        namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace can be made");
-        name
+    /// Gives the node every image that there is, as soon as containerd answers.
+    async fn import_images(&self) {
+        let socket = self.folder.join("containerd.sock").display().to_string();
+        let deadline = time::Instant::now() + LIMIT;
+        let mut looks = time::interval(LOOK);
+        for image in programs::images() {
+            let image = image.display().to_string();
+            let arguments =
+                ["--address", &socket, "--namespace", "k8s.io", "images", "import", &image].map(str::to_owned);
+            let import = Order::Run("ctr".into(), arguments.into());
+            while let Err(why) = self.keeper().try_order(&import) {
+                assert!(time::Instant::now() < deadline, "{image} cannot be imported: {why}");
+                looks.tick().await;
+            }
+        }
     }
 
-    /// `kubectl` as the administrator runs it, with `input` on its standard input.
-    pub fn kubectl(&self, arguments: &[&str], input: &str) -> Ended {
-        let mut command = Command::new(programs::control_plane("kubectl"));
-        command.args(arguments).env("KUBECONFIG", self.kubeconfig());
-        // It keeps what it discovers there.
-        command.env("KUBECACHEDIR", self.folder.join("kubectl"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-        // One that does not read its input may have ended already.
-        let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
-        let output = child.wait_with_output().expect("a child can be waited for");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    /// This machine's address, as the node's pods see it.
+    pub fn machine(&self) -> Option<String> {
+        self.number.map(Number::machine)
     }
 
-    /// What was asked of the API server so far, oldest first, as events of `audit.k8s.io/v1`.
-    pub fn audit(&self) -> Vec<Value> {
-        let log = fs::read_to_string(self.folder.join("log/audit.jsonl")).unwrap_or_default();
-        // The last line may be half written.
-        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    fn keeper(&self) -> std::sync::MutexGuard<'_, Keeper> {
+    fn keeper(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,16 +198,12 @@ impl Cluster {
     }
 }
 
-/// When any test of this process fails, the keeper of `folder` keeps the logs.
-fn remember_failures(folder: &Path) {
-    let (folder, before) = (folder.to_owned(), panic::take_hook());
-    panic::set_hook(Box::new(move |what| {
-        before(what);
-        // A cluster that is gone already has nothing to keep.
-        if fs::write(folder.join(keep::FAILED), what.to_string()).is_ok() {
-            let _ = writeln!(std::io::stderr(), "what the cluster said is kept in {}", folder.join("log").display());
-        }
-    }));
+/// Whether a node takes pods.
+fn is_ready() -> impl Condition<Node> {
+    |node: Option<&Node>| {
+        let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref()).into_iter().flatten();
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    }
 }
 
 fn split(address: &str) -> (String, u16) {

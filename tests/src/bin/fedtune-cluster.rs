@@ -1,10 +1,10 @@
-//! The process behind a test's cluster.
-//! Must not hold what it does: that is `cluster/keep.rs`.
+//! The process behind a test's cluster, and a cluster for use by hand.
+//! Must not hold what it does: that is `cluster/keep.rs` and `cluster/lasting.rs`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use fedtune_tests::cluster::keep;
+use fedtune_tests::cluster::{end_lasting, keep, keep_enclosed, keep_parts, start_lasting};
 
 /// Keeps Kubernetes clusters for tests.
 #[derive(Parser)]
@@ -19,14 +19,46 @@ enum Command {
     Keep {
         /// The cluster's own folder.
         folder: PathBuf,
+        /// Give the parts a network, mounts and processes of their own; takes root.
+        #[arg(long)]
+        enclosed: bool,
+        /// This is the part of an enclosed keeper that is inside.
+        #[arg(long, conflicts_with = "enclosed", hide = true)]
+        inside: bool,
+    },
+    /// Starts a cluster with one node, and prints how it is reached; takes root.
+    Up {
+        /// Where it is noted how the cluster is ended.
+        note: PathBuf,
+    },
+    /// Ends it.
+    Down {
+        /// Where that is noted.
+        note: PathBuf,
     },
 }
 
-fn main() -> ExitCode {
-    let Command::Keep { folder } = Cli::parse().command;
-    if let Err(error) = keep(&folder) {
-        eprintln!("the keeper of the cluster in {}: {error}", folder.display());
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    if let Err(error) = run(Cli::parse().command).await {
+        eprintln!("fedtune-cluster: {error}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+async fn run(command: Command) -> io::Result<()> {
+    match command {
+        Command::Keep { folder, enclosed: true, .. } => keep_enclosed(&folder),
+        Command::Keep { folder, inside: true, .. } => keep_parts(&folder),
+        Command::Keep { folder, .. } => keep(&folder),
+        Command::Up { note } => {
+            println!("export KUBECONFIG={}", start_lasting(&note).await?.display());
+            Ok(())
+        }
+        Command::Down { note } => {
+            println!("{}", if end_lasting(&note).await? { "The cluster is gone." } else { "There is no cluster." });
+            Ok(())
+        }
+    }
 }

@@ -34,7 +34,7 @@ impl ControlPlane {
     }
 
     /// Writes certificates, the audit policy and the administrator's kubeconfig into `folder`.
-    pub(super) fn write_files(&self, folder: &Path, pki: &Pki<'_>) {
+    pub(super) fn write_files(&self, folder: &Path, pki: &Pki) {
         let addresses = ["127.0.0.1", KUBERNETES_SERVICE, &self.address].map(str::to_owned);
         pki.issue_server("apiserver", &addresses);
         pki.issue_user("admin", "admin", Some("system:masters"), &[]);

@@ -14,7 +14,10 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::orders::{Answer, Order, Part};
+use super::{
+    enclosure,
+    orders::{Answer, Order, Part},
+};
 
 /// Exists in a cluster's folder when what its parts wrote is to be kept.
 pub(super) const FAILED: &str = "failed";
@@ -23,13 +26,37 @@ const WORTH_KEEPING: [&str; 3] = [FAILED, "log", "kubeconfig"];
 
 /// Keeps the cluster of `folder` until its harness is gone; then nothing of it is left, but the logs of a failed test.
 pub fn keep(folder: &Path) -> io::Result<()> {
+    let kept = keep_parts(folder);
+    sweep(folder)?;
+    kept
+}
+
+/// The same, with all parts in an enclosure of their own, whose number is the first answer.
+pub fn keep_enclosed(folder: &Path) -> io::Result<()> {
+    let number = enclosure::claim()?;
+    let kept = enclosure::connect(number).and_then(|()| {
+        say(&Answer::Enclosed(number.0))?;
+        enclosure::keep_inside(number, folder)
+    });
+    enclosure::release(number)?;
+    sweep(folder)?;
+    kept
+}
+
+/// Starts and ends the parts, and leaves the folder.
+pub fn keep_parts(folder: &Path) -> io::Result<()> {
     let mut keeper = Keeper { folder: folder.to_owned(), parts: BTreeMap::new() };
     let is_detached = keeper.obey()?;
     if is_detached {
         Signals::new([SIGTERM, SIGINT])?.forever().next();
     }
-    keeper.end()?;
-    sweep(folder)
+    keeper.end()
+}
+
+fn say(answer: &Answer) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::to_string(answer)?)?;
+    stdout.flush()
 }
 
 struct Keeper {
@@ -43,9 +70,7 @@ impl Keeper {
         for line in io::stdin().lock().lines() {
             let order = serde_json::from_str(&line?)?;
             let answer = self.answer(&order).unwrap_or_else(|error| Answer::Refused(error.to_string()));
-            let mut stdout = io::stdout().lock();
-            writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
-            stdout.flush()?;
+            say(&answer)?;
             if order == Order::Detach {
                 return Ok(true);
             }

@@ -46,6 +46,8 @@ pub(super) enum Order {
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
+    /// The parts will have an enclosure of this number.
+    Enclosed(u8),
     /// It was done, or the part runs.
     Done,
     /// The part has ended so.

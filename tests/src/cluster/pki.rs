@@ -1,7 +1,10 @@
 //! A cluster's certificate authority, and what it gives to each part.
 //! Must not sign anything that outlives a test by much.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -12,15 +15,15 @@ const SERVICE_NAMES: [&str; 5] =
     ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
 /// The authority; its files lie in one folder, `<name>.crt` and `<name>.key`.
-pub(super) struct Pki<'a> {
-    folder: &'a Path,
+pub(super) struct Pki {
+    folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl<'a> Pki<'a> {
+impl Pki {
     /// Makes an authority, and the key that signs the tokens of service accounts.
-    pub(super) fn new(folder: &'a Path) -> Self {
-        fs::create_dir_all(folder).expect("a temporary folder can be written");
+    pub(super) fn new(folder: PathBuf) -> Self {
+        fs::create_dir_all(&folder).expect("a temporary folder can be written");
         let key = new_key();
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Builds the images with buildah or docker and leaves each as an archive in .cache/images, or CACHE=DIR.
+# Must not push anything, nor start a container engine.
+#
+# Usage: images.sh IMAGE...    images: operator, trainer, trainer-cuda, pause
+# BASE=IMAGE      what the trainer's image stands on; where it cannot be pulled, a Debian is made by debootstrap
+# LIBTORCH=DIR    a libtorch 2.13 to build the trainer with; trainer-cuda needs one that was built for CUDA
+# TRAINER=FILE    a trainer that is built already
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cache=${CACHE:-$root/.cache}
+[[ $cache == /* ]] || cache=$PWD/$cache
+images=$cache/images
+target=${CARGO_TARGET_DIR:-$root/target}
+# shellcheck source-path=SCRIPTDIR source=setup/say.sh
+. "$root/scripts/setup/say.sh"
+# shellcheck source-path=SCRIPTDIR source=setup/tools.sh
+. "$root/scripts/setup/tools.sh"
+# shellcheck source-path=SCRIPTDIR source=images/context.sh
+. "$root/scripts/images/context.sh"
+# shellcheck source-path=SCRIPTDIR source=images/engine.sh
+. "$root/scripts/images/engine.sh"
+
+main() {
+    local image
+    choose_engine
+    mkdir -p "$images"
+    context=$(mktemp -d "$images/context.XXXXXX")
+    trap 'rm -rf "$context"' EXIT
+    for image in "$@"; do
+        case $image in
+            pause) build_pause ;;
+            operator) build_operator ;;
+            trainer) build_trainer cpu ;;
+            trainer-cuda) build_trainer cuda ;;
+            *) die "there is no image $image; there are operator, trainer, trainer-cuda and pause." ;;
+        esac
+    done
+}
+
+build_pause() {
+    fill_pause
+    make_image pause localhost/pause:1
+}
+
+build_operator() {
+    fill_operator
+    make_image operator "localhost/fedtune-operator:$(version)" "${labels[@]}"
+}
+
+# build_trainer cpu|cuda
+build_trainer() {
+    local suffix=
+    [[ $1 == cpu ]] || suffix=-$1
+    fill_trainer "$1"
+    make_image trainer "localhost/fedtune:$(version)$suffix" "${labels[@]}" --build-arg "TORCH=$1" --build-arg "BASE=$(base)"
+}
+
+version() {
+    sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml"
+}
+
+labels=(--build-arg "VERSION=$(version)" --build-arg "REVISION=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)")
+[[ $# -gt 0 ]] || set -- operator trainer pause
+main "$@"

@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# Builds what goes into an image and lays it into the build's context.
+# Must not write anywhere else but to cargo's own folder.
+
+fill_pause() {
+    need cc 'compiles the image of pauses' "$(from_system gcc)"
+    cc -Os -static -s -o "$context/pause" "$root/images/pause.c"
+}
+
+# Static with glibc: it resolves names by itself. A target of its own, so that build scripts stay as they are.
+fill_operator() {
+    local triple
+    triple=$(rustc -vV | sed -n 's/^host: //p')
+    (cd "$root" && RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' \
+        cargo build ${CI:+--locked} --release --package fedtune-operator --target "$triple" --target-dir "$target/static")
+    cp "$target/static/$triple/release/fedtune-operator" "$context/"
+}
+
+# fill_trainer cpu|cuda: the program, and the libraries of the libtorch that it was built with
+fill_trainer() {
+    local libtorch=${LIBTORCH:-$cache/libtorch}
+    [[ -e $libtorch/lib/libtorch_cpu.so ]] || die "there is no libtorch in $libtorch; run make setup."
+    if [[ $1 == cuda && ! -e $libtorch/lib/libtorch_cuda.so ]]; then
+        die "$libtorch has no lib/libtorch_cuda.so: set LIBTORCH to the folder of a libtorch 2.13 that was built for CUDA."
+    fi
+    if [[ -n ${TRAINER:-} ]]; then
+        cp "$TRAINER" "$context/fedtune-$1"
+    else
+        (cd "$root" && LIBTORCH=$libtorch cargo build ${CI:+--locked} --release --package fedtune)
+        cp "$target/release/fedtune" "$context/fedtune-$1"
+    fi
+    strip "$context/fedtune-$1"
+    mkdir "$context/libtorch-$1"
+    # Links where the disk allows it: half a gigabyte, or several.
+    cp -a --link "$libtorch"/lib/*.so* "$context/libtorch-$1/" 2>/dev/null ||
+        cp -a "$libtorch"/lib/*.so* "$context/libtorch-$1/"
+}

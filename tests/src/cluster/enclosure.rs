@@ -1,0 +1,151 @@
+//! A network and a space of processes, mounts and control groups of a node's own, joined to this machine by one cable.
+//! Must not need cleaning by whoever is inside: when the enclosure ends, the kernel ends all that is in it.
+
+use std::{
+    env, fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+/// Where control groups are, for each controller (version 1) or for all (version 2).
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
+/// Enclosures that one machine may have at once.
+const MOST: u8 = 100;
+
+/// The number of an enclosure, from which its names and addresses follow.
+///
+/// Addresses are from the block that is set aside for benchmarks of networks: nobody's network has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Number(pub(super) u8);
+
+impl Number {
+    /// Name of the network namespace, of this machine's end of the cable, and of the control groups.
+    pub(super) fn name(self) -> String {
+        format!("fedtune-{}", self.0)
+    }
+
+    /// Address of this machine, as the node sees it.
+    pub(super) fn machine(self) -> String {
+        format!("198.18.{}.1", self.0)
+    }
+
+    /// Address of the node.
+    pub(super) fn node(self) -> String {
+        format!("198.18.{}.2", self.0)
+    }
+
+    /// Where the node's pods have their addresses.
+    pub(super) fn pods(self) -> String {
+        format!("198.19.{}.0/24", self.0)
+    }
+}
+
+/// Takes the first number that no living enclosure has.
+pub(super) fn claim() -> io::Result<Number> {
+    for number in (0..MOST).map(Number) {
+        // It either makes the name or finds it taken, so that two who try at once get two.
+        if run("ip", &["netns", "add", &number.name()]).is_ok() {
+            return Ok(number);
+        }
+    }
+    Err(io::Error::other(format!("{MOST} clusters run on this machine, or network namespaces may not be made")))
+}
+
+/// Joins the enclosure's network to this machine's.
+pub(super) fn connect(number: Number) -> io::Result<()> {
+    let (name, machine, node, pods) = (number.name(), number.machine(), number.node(), number.pods());
+    run("ip", &["link", "add", &name, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+    run("ip", &["address", "add", &format!("{machine}/30"), "dev", &name])?;
+    run("ip", &["link", "set", &name, "up"])?;
+    run("ip", &["route", "add", &pods, "via", &node])?;
+    for inside in [
+        &["link", "set", "lo", "up"][..],
+        &["address", "add", &format!("{node}/30"), "dev", "eth0"],
+        &["link", "set", "eth0", "up"],
+        &["route", "add", "default", "via", &machine],
+    ] {
+        run("ip", &[&["-n", &name], inside].concat())?;
+    }
+    make_control_groups(&name)
+}
+
+/// Keeps the parts of the cluster in `folder`, inside of the enclosure.
+pub(super) fn keep_inside(number: Number, folder: &Path) -> io::Result<()> {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{}", number.name()));
+    command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    let mut inside = command.arg(env::current_exe()?).args(["keep", "--inside"]).arg(folder).spawn()?;
+    let process = inside.id().to_string();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            // It may have ended by itself.
+            let _ = run("kill", &["-KILL", &process]);
+        }
+    });
+    inside.wait().map(drop)
+}
+
+/// Gives back what the kernel does not by itself.
+pub(super) fn release(number: Number) -> io::Result<()> {
+    let name = number.name();
+    run("ip", &["netns", "delete", &name])?;
+    control_group_roots()?.iter().try_for_each(|root| remove_groups(&root.join(&name)))
+}
+
+fn make_control_groups(name: &str) -> io::Result<()> {
+    for root in control_group_roots()? {
+        let group = root.join(name);
+        fs::create_dir_all(&group)?;
+        // In version 1 a new group has no cores and no memory nodes, and takes no process.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if root.ends_with("cpuset") {
+                fs::write(group.join(file), fs::read(root.join(file))?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn control_group_roots() -> io::Result<Vec<PathBuf>> {
+    let root = Path::new(CONTROL_GROUPS);
+    if root.join("cgroup.controllers").exists() {
+        return Ok(vec![root.to_owned()]);
+    }
+    let entries = fs::read_dir(root)?.map(|entry| entry.map(|entry| entry.path()));
+    // Some are links to others.
+    let folders = entries.filter(|path| path.as_ref().is_ok_and(|path| path.is_dir() && !path.is_symlink()));
+    folders.collect()
+}
+
+/// A group is removed after those in it; its files are the kernel's.
+fn remove_groups(group: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(group) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_groups(&path)?;
+        }
+    }
+    fs::remove_dir(group)
+}
+
+/// Runs a program to its end; what it says on standard error is the error.
+fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
+    let output = Command::new(program).args(arguments).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{program} {}: {}", arguments.join(" "), said.trim())))
+}
