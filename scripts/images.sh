@@ -27,7 +27,7 @@ main() {
     choose_engine
     mkdir -p "$images"
     context=$(mktemp -d "$images/context.XXXXXX")
-    trap 'rm -rf "$context"' EXIT
+    trap 'rm -rf "$context" "$context.base"' EXIT
     for image in "$@"; do
         case $image in
             pause) build_pause ;;

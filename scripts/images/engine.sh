@@ -57,8 +57,6 @@ has_image() {
 make_base() {
     need debootstrap 'makes a Debian to build the trainer on' "$(from_system debootstrap)"
     local folder=$context.base
-    # shellcheck disable=SC2064 # the folder's name is known now
-    trap "rm -rf '$context' '$folder'" EXIT
     debootstrap --variant=minbase --include=ca-certificates bookworm "$folder" >"$images/debootstrap.log" 2>&1 ||
         die "debootstrap cannot make a Debian; its own words are in $images/debootstrap.log."
     rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
