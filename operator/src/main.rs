@@ -1,8 +1,9 @@
-//! `fedtune-operator`: prints the resource's definition and checks resources by its rules.
+//! `fedtune-operator`: runs `FederatedFineTune` resources on a cluster, prints their definition, checks them by its rules.
 //! Must not link libtorch.
 
 use std::{
-    fs,
+    env, fs,
+    hash::{BuildHasher, RandomState},
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,6 +12,8 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use fedtune_crds::{crd, load_all};
+use fedtune_operator::arguments::RunArgs;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code of a configuration error, as in sysexits.h and for every program of fedtune.
 const EX_CONFIG: u8 = 78;
@@ -25,6 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs the resources of a cluster: the one of the pod's service account, else of KUBECONFIG.
+    Run(RunArgs),
     /// Prints the definition of the resource, for `kubectl apply -f -`.
     Crd,
     /// Checks resources by the rules that the API server applies; says all that is wrong, one sentence a line.
@@ -42,7 +47,44 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Validate { files } => validate(&files),
+        Command::Run(arguments) => run(&arguments),
     }
+}
+
+/// Runs the operator until SIGTERM or SIGINT.
+fn run(arguments: &RunArgs) -> anyhow::Result<ExitCode> {
+    arguments.start_logging()?;
+    let machine = env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned());
+    let options = match arguments.options(&machine, RandomState::new().hash_one(())) {
+        Ok(options) => options,
+        Err(error) => {
+            writeln!(io::stderr(), "fedtune-operator: {error}").context("the problem cannot be printed")?;
+            return Ok(ExitCode::from(EX_CONFIG));
+        }
+    };
+    // Once, before the first connection: with two providers in the program rustls would not choose.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("rustls has a provider already"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let ended: anyhow::Result<()> = runtime.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        };
+        let client = kube::Client::try_default()
+            .await
+            .context("there is no cluster: neither a pod's service account nor a KUBECONFIG that can be read")?;
+        Ok(fedtune_operator::operator::run(client, options, stop).await?)
+    });
+    if let Err(error) = ended {
+        writeln!(io::stderr(), "fedtune-operator: {error:#}").context("the problem cannot be printed")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Checks every file, so that one run shows all problems.

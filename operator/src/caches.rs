@@ -1,0 +1,227 @@
+//! What the cluster holds of our runs, kept up to date by watches that ask for our labels only.
+//! Must not write to the cluster, nor keep what nobody reads: users' Secrets are not watched, ours only by name.
+
+mod pod;
+mod pods;
+
+use std::{fmt::Debug, future::Future, mem};
+
+use futures::{
+    StreamExt, TryStreamExt,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        batch::v1::Job,
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
+        networking::v1::NetworkPolicy,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::watch, task::JoinSet};
+
+pub use self::{
+    pod::{ContainerView, End, Part, PodPhase, PodView, State},
+    pods::PodIndex,
+};
+use crate::controller::build::{Run, labels};
+
+/// Label with the name of the run.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// A resource that may have been stored before today's types: one that cannot be read must not stop the others' watch.
+pub type StoredRun = DeserializeGuard<Run>;
+
+/// Where the operator looks for resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// In all namespaces.
+    Cluster,
+    /// In one.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The API of a kind within the scope.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+}
+
+/// The children of all runs.
+#[derive(Debug, Clone)]
+pub struct Caches {
+    /// Jobs, whole but for what servers note about writers.
+    pub jobs: Store<Job>,
+    /// Claims that the operator made.
+    pub claims: Store<PersistentVolumeClaim>,
+    /// That our Secrets exist, and their annotations; not what is in them.
+    pub secrets: Store<PartialObjectMeta<Secret>>,
+    /// That our `ConfigMap`s exist.
+    pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    /// That our Services exist.
+    pub services: Store<PartialObjectMeta<Service>>,
+    /// That our network policies exist.
+    pub network_policies: Store<PartialObjectMeta<NetworkPolicy>>,
+    /// Pods, by run.
+    pub pods: PodIndex,
+    listed: watch::Receiver<bool>,
+}
+
+/// What makes a run be looked at again.
+#[derive(Debug)]
+pub struct Triggers {
+    /// Runs of which a child has changed.
+    pub touched: UnboundedReceiver<ObjectRef<StoredRun>>,
+    /// Says of another run that something about it has changed.
+    pub touch: UnboundedSender<ObjectRef<StoredRun>>,
+    /// A list was taken anew, so that a deletion may have gone unseen.
+    pub relisted: UnboundedReceiver<()>,
+}
+
+impl Caches {
+    /// Begins to watch, in tasks of `watching`; they end with it.
+    pub fn watch(client: &Client, scope: &Scope, watching: &mut JoinSet<()>) -> (Self, Triggers) {
+        let (touched, touched_end) = unbounded();
+        let (relisted, relisted_end) = unbounded();
+        let (pods, pods_listed) = (PodIndex::default(), watch::channel(false));
+        let touch = touched.clone();
+        let mut watches = Watches { client, scope, touched, relisted, watching };
+        watches.pods(pods.clone(), pods_listed.0);
+        let caches = Self {
+            jobs: watches.store(),
+            claims: watches.store(),
+            secrets: watches.store(),
+            config_maps: watches.store(),
+            services: watches.store(),
+            network_policies: watches.store(),
+            pods,
+            listed: pods_listed.1,
+        };
+        (caches, Triggers { touched: touched_end, touch, relisted: relisted_end })
+    }
+
+    /// Waits until each watch has brought its first list; before that, what is not seen may exist.
+    pub async fn listed(&self) {
+        let Self { jobs, claims, secrets, config_maps, services, network_policies, pods: _, listed } = self;
+        let mut listed = listed.clone();
+        let _ = tokio::join!(
+            jobs.wait_until_ready(),
+            claims.wait_until_ready(),
+            secrets.wait_until_ready(),
+            config_maps.wait_until_ready(),
+            services.wait_until_ready(),
+            network_policies.wait_until_ready(),
+            async { listed.wait_for(|listed| *listed).await.is_ok() },
+        );
+    }
+}
+
+/// Watches that are being begun.
+struct Watches<'a> {
+    client: &'a Client,
+    scope: &'a Scope,
+    touched: UnboundedSender<ObjectRef<StoredRun>>,
+    relisted: UnboundedSender<()>,
+    watching: &'a mut JoinSet<()>,
+}
+
+impl Watches<'_> {
+    /// A store of one kind.
+    fn store<K>(&mut self) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K: Send + Sync + 'static,
+    {
+        let (reader, mut writer) = reflector::store();
+        self.follow(move |event| writer.apply_watcher_event(event));
+        reader
+    }
+
+    fn pods(&mut self, index: PodIndex, listed: watch::Sender<bool>) {
+        self.follow(move |event: &Event<Pod>| {
+            index.take(event);
+            if matches!(event, Event::InitDone) {
+                listed.send_replace(true);
+            }
+        });
+    }
+
+    /// Hands what a watch of `K` says to `take`, and then has the run looked at.
+    fn follow<K>(&mut self, take: impl FnMut(&Event<K>) + Send + 'static)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K: Send + Sync + 'static,
+    {
+        let (touched, relisted) = (self.touched.clone(), self.relisted.clone());
+        self.watching.spawn(follow(self.scope.api(self.client), take, touched, relisted));
+    }
+}
+
+fn follow<K>(
+    api: Api<K>,
+    mut take: impl FnMut(&Event<K>) + Send + 'static,
+    touched: UnboundedSender<ObjectRef<StoredRun>>,
+    relisted: UnboundedSender<()>,
+) -> impl Future<Output = ()> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let events = watcher(api, watcher::Config::default().labels(&ours()))
+        .modify(|object| object.managed_fields_mut().clear())
+        .default_backoff();
+    async move {
+        let mut events = events.boxed();
+        let mut first_list = true;
+        loop {
+            match events.try_next().await {
+                Ok(Some(event)) => {
+                    take(&event);
+                    match event {
+                        Event::Apply(object) | Event::Delete(object) => touch(&object, &touched),
+                        // Whoever waited for the first list looks anyway; from a later one a child may be gone.
+                        Event::InitDone if mem::take(&mut first_list) => {}
+                        Event::InitDone => drop(relisted.unbounded_send(())),
+                        Event::Init | Event::InitApply(_) => {}
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "a watch broke and is begun again"),
+            }
+        }
+    }
+}
+
+/// Has the run of `child` looked at; where nobody listens any more, the operator is on its way out.
+fn touch<K: Resource<DynamicType = ()>>(child: &K, touched: &UnboundedSender<ObjectRef<StoredRun>>) {
+    if let Some(run) = run_of(child) {
+        let _ = touched.unbounded_send(run);
+    }
+}
+
+/// What every child is labelled with.
+fn ours() -> String {
+    format!("{}={}", labels::MANAGED_BY, labels::OPERATOR)
+}
+
+/// The run that a child's labels name.
+fn run_of<K: Resource>(child: &K) -> Option<ObjectRef<StoredRun>> {
+    let name = child.meta().labels.as_ref()?.get(INSTANCE)?;
+    Some(ObjectRef::new(name).within(child.meta().namespace.as_deref()?))
+}
