@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use sha2::{Digest, Sha256};
 
 use super::{
-    DataError, DataPlan, HeldOut, HoldOutError, PartitionError, Scope, Source,
+    DataError, DataPlan, GroupPlan, HeldOut, HoldOutError, Partition, PartitionError, Scope, Source,
     hold_out::{hold_out, sample},
     partition::{Deal, help},
     read::{ReadError, Row, part_of, read},
@@ -35,12 +35,10 @@ pub(super) fn gather(plan: &DataPlan, scope: Scope, fetcher: &Fetcher, events: &
     gathering.check_plan()?;
     gathering.own_held_out()?;
     match Deal::of(&plan.partition) {
-        Some(deal) => {
-            gathering.common(deal)?;
-            gathering.own_of_groups(deal)?;
-        }
-        None => gathering.parts()?,
+        Some(deal) => gathering.common(deal)?,
+        None => gathering.parts(|group| group.source.is_none())?,
     }
+    gathering.own_of_groups()?;
     let Gathering { hash, mut holdings, .. } = gathering;
     refuse_overlap(&holdings)?;
     holdings.data_hash = hash.finalize().into();
@@ -136,10 +134,15 @@ impl Gathering<'_> {
     }
 
     /// Groups' own sources, each dealt among its own clients.
-    fn own_of_groups(&mut self, deal: Deal<'_>) -> Result<(), DataError> {
-        for (index, group) in self.plan.groups.iter().enumerate() {
+    fn own_of_groups(&mut self) -> Result<(), DataError> {
+        let plan = self.plan;
+        for (index, group) in plan.groups.iter().enumerate() {
             let ordinals = self.ordinals(|other| other == index);
             let (Some(source), Some(&first)) = (&group.source, ordinals.first()) else { continue };
+            let Some(deal) = Deal::of(partition_of(plan, group)) else {
+                self.parts(|other| other.name == group.name)?;
+                continue;
+            };
             if ordinals.iter().any(|&ordinal| self.scope.has_client(ordinal)) {
                 // One client alone gets everything; its source need not have the column.
                 let deal = if ordinals.len() == 1 { Deal::Iid } else { deal };
@@ -152,10 +155,10 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    /// Parts of sources that are split already.
-    fn parts(&mut self) -> Result<(), DataError> {
+    /// Parts of sources that are split already, of the groups that `includes` accepts.
+    fn parts(&mut self, includes: impl Fn(&GroupPlan) -> bool) -> Result<(), DataError> {
         for (ordinal, (group, index)) in self.plan.members().enumerate() {
-            if self.scope.has_client(ordinal) {
+            if includes(group) && self.scope.has_client(ordinal) {
                 let source = group.source.as_ref().unwrap_or(&self.plan.source);
                 let rows = self.read_here(&part_of(&self.bring(source)?, &group.name, index)?, None)?;
                 let rows = self.without_public(rows);
@@ -186,7 +189,7 @@ impl Gathering<'_> {
         }
         if hand.is_empty() {
             let client = format!("{}/{index}", group.name);
-            return Err(PartitionError::NoExample { client, help: help(&self.plan.partition) });
+            return Err(PartitionError::NoExample { client, help: help(partition_of(self.plan, group)) });
         }
         if self.scope.has_client(ordinal) {
             self.holdings.clients[ordinal] = pick(rows, &hand);
@@ -232,6 +235,10 @@ impl Gathering<'_> {
         let group_of = groups.flat_map(|(index, group)| std::iter::repeat_n(index, group.replicas));
         group_of.enumerate().filter(|(_, group)| includes(*group)).map(|(ordinal, _)| ordinal).collect()
     }
+}
+
+fn partition_of<'a>(plan: &'a DataPlan, group: &'a GroupPlan) -> &'a Partition {
+    group.partition.as_ref().unwrap_or(&plan.partition)
 }
 
 fn examples_of_source(held_out: Option<&HeldOut>) -> Option<usize> {

@@ -52,6 +52,8 @@ pub struct GroupPlan {
     pub replicas: usize,
     /// Data of its own, partitioned among its own clients only.
     pub source: Option<Source<Origin>>,
+    /// How its own data is; where none is said, as all data.
+    pub partition: Option<Partition>,
     /// Most examples that one of its clients keeps.
     pub max_examples: Option<usize>,
 }

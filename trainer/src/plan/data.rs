@@ -98,6 +98,7 @@ impl Defaults<'_> {
             name: group.name.clone(),
             replicas: group.replicas as usize,
             source: own.map(|d| self.source(&d.source, d.format, d.columns.as_ref(), d.label_map.as_ref())),
+            partition: own.and_then(|own| own.partition.as_ref()).map(partition),
             max_examples: group.max_examples.map(|most| most as usize),
         }
     }

@@ -3,7 +3,7 @@
 
 use fedtune_crds::{
     FederatedFineTuneSpec,
-    clients::{Group, Placement},
+    clients::Group,
     data::{Data, HeldOut},
     source::Source,
 };
@@ -68,25 +68,7 @@ fn model_and_tuning(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
     .collect()
 }
 
-fn group(group: &Group) -> Vec<Refused> {
-    let data = group.data.as_ref();
-    [
-        data.and_then(|data| without_feature(&data.source))
-            .map(|feature| not_built("spec.clients.groups[].data.source", feature)),
-        refuse(
-            data.is_some_and(|data| data.partition.is_some()),
-            "spec.clients.groups[].data.partition",
-            "a partition of the group's own",
-            "leave it out: data.partition holds within each group",
-        ),
-        refuse(
-            group.placement == Placement::External,
-            "spec.clients.groups[].placement",
-            "a group outside of the cluster",
-            "leave it out, or set Managed",
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+fn group(group: &Group) -> Option<Refused> {
+    let feature = without_feature(&group.data.as_ref()?.source)?;
+    Some(not_built("spec.clients.groups[].data.source", feature))
 }

@@ -34,7 +34,7 @@ fn plan(source: Source<Origin>) -> DataPlan {
         public: None,
         evaluation: HeldOut::OfSource { examples: 1 },
         clients_evaluate: false,
-        groups: vec![GroupPlan { name: "silo".into(), replicas: 1, source: None, max_examples: None }],
+        groups: vec![GroupPlan { name: "silo".into(), replicas: 1, source: None, partition: None, max_examples: None }],
         language: Some(LanguagePlan { system_prompt: None, long_response: LongResponse::Truncate }),
         max_sequence_length: 32,
         seed: 1,

@@ -19,7 +19,7 @@ fn mail(folder: &Path) -> Source<Origin> {
 }
 
 fn group(name: &str, replicas: usize) -> GroupPlan {
-    GroupPlan { name: name.into(), replicas, source: None, max_examples: None }
+    GroupPlan { name: name.into(), replicas, source: None, partition: None, max_examples: None }
 }
 
 fn plan(source: Source<Origin>) -> DataPlan {
@@ -147,6 +147,25 @@ fn a_group_s_own_data_stays_in_the_group_and_gives_up_what_is_public() {
     assert!(notes(&told).iter().any(|note| note.ends_with("a text of the evaluation set: accuracy will flatter")));
     assert_eq!(load_silently(&plan, Scope::Client(2)).clients[2], corpus.clients[2]);
     assert_eq!(corpus.clients[..2].concat().len(), 70);
+}
+
+#[test]
+fn a_group_s_own_partition_holds_for_its_own_data_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = plan(mail(folder.path()));
+    for (name, words) in [("split/c/0.csv", 100..103), ("split/c/1.csv", 103..108)] {
+        let _ = csv(folder.path(), name, words);
+    }
+    let split = planned(folder.path().join("split"), Format::Csv);
+    let own =
+        |name, source, partition| GroupPlan { source: Some(source), partition: Some(partition), ..group(name, 2) };
+    let dealt = csv(folder.path(), "dealt.csv", 120..130);
+    plan.groups = vec![group("a", 2), own("b", dealt, Partition::Iid), own("c", split, Partition::PreSplit)];
+    let corpus = load_silently(&plan, Scope::Everything);
+    let sizes: Vec<usize> = corpus.clients[2..].iter().map(Vec::len).collect();
+    assert_eq!(sizes, [5, 5, 3, 5]);
+    assert_eq!(corpus.clients[..2].concat().len(), 70);
+    assert_eq!(load_silently(&plan, Scope::Client(5)).clients[5], corpus.clients[5]);
 }
 
 #[test]
