@@ -142,7 +142,9 @@ impl Cluster {
             let arguments =
                 ["--address", &socket, "--namespace", "k8s.io", "images", "import", &image].map(str::to_owned);
             let import = Order::Run("ctr".into(), arguments.into());
-            while let Err(why) = self.keeper().try_order(&import) {
+            loop {
+                let imported = self.keeper().try_order(&import);
+                let Err(why) = imported else { break };
                 assert!(time::Instant::now() < deadline, "{image} cannot be imported: {why}");
                 looks.tick().await;
             }
