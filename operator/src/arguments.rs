@@ -1,9 +1,15 @@
 //! The flags of `fedtune-operator run`, read into what the operator needs.
 //! Must not hold a default that the chart would have to repeat: flags can all be given as environment variables.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
+use fedtune_crds::template::Template;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{
@@ -36,9 +42,35 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", env = "FEDTUNE_LISTEN")]
     listen: Option<SocketAddr>,
     #[command(flatten)]
+    trainer: TrainerArgs,
+    #[command(flatten)]
     election: ElectionArgs,
     #[command(flatten)]
     logs: LogArgs,
+}
+
+/// What all pods of the trainer have in common, whatever their resource says.
+#[derive(Debug, Args)]
+struct TrainerArgs {
+    /// When nodes look for a newer image under the same name: `Always`, `IfNotPresent` or `Never`. Left out, as
+    /// Kubernetes does.
+    #[arg(long, value_name = "POLICY", env = "FEDTUNE_TRAINER_PULL_POLICY")]
+    trainer_pull_policy: Option<String>,
+    /// Seconds that server and clients go on serving `/metrics` after the end, for a last scrape.
+    #[arg(long, value_name = "SECONDS", env = "FEDTUNE_LINGER", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..60))]
+    linger_seconds: u64,
+    /// The storage driver knows `ReadWriteOncePod`: claims for checkpoints ask for it.
+    #[arg(long, env = "FEDTUNE_READ_WRITE_ONCE_POD")]
+    read_write_once_pod: bool,
+    /// Labels of this operator's own pods, which network policies let in.
+    #[arg(long, value_name = "KEY=VALUE", env = "FEDTUNE_OPERATOR_LABELS", value_delimiter = ',', value_parser = label)]
+    operator_label: Vec<(String, String)>,
+    /// Labels of the pods that may read `/metrics`, which network policies let in.
+    #[arg(long, value_name = "KEY=VALUE", env = "FEDTUNE_PROMETHEUS_LABELS", value_delimiter = ',', value_parser = label)]
+    prometheus_label: Vec<(String, String)>,
+    /// Overlay on every pod of the trainer, beneath the resource's own: a YAML file as in `spec.server.template`.
+    #[arg(long, value_name = "FILE", env = "FEDTUNE_TRAINER_TEMPLATE")]
+    trainer_template: Option<PathBuf>,
 }
 
 /// Which of several operators works.
@@ -94,6 +126,14 @@ pub enum ArgumentError {
     Timing { lease: u64, renew_deadline: u64, retry: u64 },
     #[error("--log {filter:?}: {reason}; expected a level (error, warn, info, debug, trace) or module=level")]
     Log { filter: String, reason: String },
+    #[error("--trainer-template {} cannot be read: {reason}", file.display())]
+    Template { file: PathBuf, reason: String },
+}
+
+/// Reads `KEY=VALUE`.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE, as in app.kubernetes.io/name=prometheus")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 impl RunArgs {
@@ -121,13 +161,38 @@ impl RunArgs {
         let identity = self.election.identity.clone().unwrap_or_else(|| format!("{machine}_{unique:016x}"));
         let election = if self.election.no_leader_election { None } else { Some(self.lease()?) };
         Ok(Options {
-            settings: Settings::new(&self.trainer_image, &self.operator_namespace),
+            settings: self.settings()?,
             scope: self.namespace.clone().map_or(Scope::Cluster, Scope::Namespace),
             status_via: self.status_via,
             listen: self.listen,
             identity,
             election,
         })
+    }
+
+    fn settings(&self) -> Result<Settings, ArgumentError> {
+        let TrainerArgs {
+            trainer_pull_policy,
+            linger_seconds,
+            read_write_once_pod,
+            operator_label,
+            prometheus_label,
+            trainer_template,
+        } = &self.trainer;
+        let mut settings = Settings::new(&self.trainer_image, &self.operator_namespace);
+        settings.image_pull_policy.clone_from(trainer_pull_policy);
+        settings.linger = Duration::from_secs(*linger_seconds);
+        settings.read_write_once_pod = *read_write_once_pod;
+        if !operator_label.is_empty() {
+            settings.operator_labels = operator_label.iter().cloned().collect();
+        }
+        if !prometheus_label.is_empty() {
+            settings.prometheus_labels = prometheus_label.iter().cloned().collect();
+        }
+        if let Some(file) = trainer_template {
+            settings.template = template(file)?;
+        }
+        Ok(settings)
     }
 
     fn lease(&self) -> Result<LeaseOptions, ArgumentError> {
@@ -145,4 +210,10 @@ impl RunArgs {
         };
         Ok(LeaseOptions { namespace: self.operator_namespace.clone(), name: self.election.lease_name.clone(), timing })
     }
+}
+
+fn template(file: &Path) -> Result<Template, ArgumentError> {
+    let failed = |reason: String| ArgumentError::Template { file: file.to_owned(), reason };
+    let text = fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    serde_yaml::from_str(&text).map_err(|error| failed(error.to_string()))
 }

@@ -24,4 +24,4 @@ pub mod siege;
 pub mod tiny;
 
 pub use bench::Bench;
-pub use program::{Ended, Running, program};
+pub use program::{Ended, Running, operator, program};

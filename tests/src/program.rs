@@ -25,6 +25,12 @@ pub fn program() -> &'static Path {
     PROGRAM.get_or_init(|| env::var_os("FEDTUNE_PROGRAM").map_or_else(|| build("fedtune"), PathBuf::from))
 }
 
+/// The operator under test: the workspace's own, built as this test was.
+pub fn operator() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| env::var_os("FEDTUNE_OPERATOR").map_or_else(|| build("fedtune-operator"), PathBuf::from))
+}
+
 /// A program of this package, which cargo has built beside this test.
 pub(crate) fn built(name: &str) -> PathBuf {
     let this = env::current_exe().expect("a test has a path");
