@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the resources of a cluster: the one of the pod's service account, else of KUBECONFIG.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Prints the definition of the resource, for `kubectl apply -f -`.
     Crd,
     /// Checks resources by the rules that the API server applies; says all that is wrong, one sentence a line.

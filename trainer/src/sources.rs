@@ -61,14 +61,18 @@ pub use origin::{Address, Origin, Repository, Store};
 ///
 /// # Errors
 /// A sentence that says what to do.
+#[cfg(feature = "s3")]
 pub fn send(store: &Store, access: &Access, files: &[(String, &Path)]) -> Result<(), SourceError> {
-    #[cfg(feature = "s3")]
-    return web::runtime()?.block_on(s3::upload(store, access, files));
-    #[cfg(not(feature = "s3"))]
-    {
-        let _ = (access, files);
-        Err(SourceError::NoFeature { what: store.to_string(), feature: "s3" })
-    }
+    web::runtime()?.block_on(s3::upload(store, access, files))
+}
+
+/// Nothing is sent by a program without the feature `s3`.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "s3"))]
+pub fn send(store: &Store, _: &Access, _: &[(String, &Path)]) -> Result<(), SourceError> {
+    Err(SourceError::NoFeature { what: store.to_string(), feature: "s3" })
 }
 
 /// What is wanted of a source; it decides which of its files are brought.

@@ -27,12 +27,11 @@ pub(super) struct BaseArgs {
 impl BaseArgs {
     /// Where the base of the adapter in `adapter` lies on this machine, brought if it did not; none where nobody names one.
     pub(super) fn bring(&self, adapter: &Path, events: &Events) -> Result<Option<PathBuf>, String> {
-        let named = match &self.base {
-            Some(name) => Some(Origin::named(name, None)),
-            None => {
-                let named = named_base(adapter).map_err(|error| error.to_string())?;
-                named.map(|(name, revision)| Origin::named(&name, revision.as_deref()))
-            }
+        let named = if let Some(name) = &self.base {
+            Some(Origin::named(name, None))
+        } else {
+            let named = named_base(adapter).map_err(|error| error.to_string())?;
+            named.map(|(name, revision)| Origin::named(&name, revision.as_deref()))
         };
         let Some(origin) = named else { return Ok(None) };
         let cache = self.cache.clone().or_else(environment::default_cache);

@@ -138,7 +138,7 @@ impl Framework for FedLlm {
         self.has_residual()
     }
 
-    /// All pairs of FLoRA; of FedEx-LoRA's residual one pair less than there are clients.
+    /// All pairs of `FLoRA`; of FedEx-LoRA's residual one pair less than there are clients.
     fn rank_beside(&self, answered: &[Vec<Client>], lora: &LoraSettings) -> usize {
         let of_round = |clients: &Vec<Client>| match &self.upload {
             Upload::Parameters(Aggregation::Flora) => clients.iter().map(|client| self.lora(*client, lora).rank).sum(),

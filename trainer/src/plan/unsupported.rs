@@ -12,7 +12,7 @@ use crate::{frameworks::Refused, sources::Origin};
 
 /// One refusal for each such field of `spec`.
 pub(super) fn find(spec: &FederatedFineTuneSpec) -> Vec<Refused> {
-    let lists = [sources(spec), model_and_tuning(spec), spec.clients.groups.iter().flat_map(group).collect()];
+    let lists = [sources(spec), model_and_tuning(spec), spec.clients.groups.iter().filter_map(group).collect()];
     lists.into_iter().flatten().collect()
 }
 

@@ -137,7 +137,8 @@ fn is_repository(name: &str) -> bool {
         part.starts_with(|first: char| first.is_ascii_alphanumeric())
             && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
-    name.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name)) && !name.ends_with(".gguf")
+    let is_gguf = Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    name.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name)) && !is_gguf
 }
 
 impl Store {

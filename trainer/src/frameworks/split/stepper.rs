@@ -120,7 +120,7 @@ impl BackStepper {
         let moved = worker.compute(|| {
             let (gradients, of_hidden) = model.run_backward(&ran, &gradient);
             let of_hidden = of_hidden.expect("the blocks were sent what they ran on");
-            self.move_along(gradients, of_hidden, model, optimizer, key)
+            self.move_along(&gradients, of_hidden, model, optimizer, key)
         })?;
         self.count(back, size, moved.stepped);
         let tensors = self.write(back, "gradient", PayloadKind::ActivationGradient, &moved.gradient, key)?;
@@ -141,13 +141,13 @@ impl BackStepper {
         let loss = |logits: &Tensor| loss(logits, &targets);
         let (value, gradients, of_hidden) = model.back_loss_and_gradients(cut, &hidden, given, Some(key), again, loss);
         check_loss(value, key, &self.client)?;
-        Ok((self.move_along(gradients, of_hidden, model, optimizer, key)?, value))
+        Ok((self.move_along(&gradients, of_hidden, model, optimizer, key)?, value))
     }
 
     /// Moves the back's parameters along these gradients, where the batch completes a step.
     fn move_along(
         &mut self,
-        gradients: Vec<Tensor>,
+        gradients: &[Tensor],
         of_hidden: Tensor,
         model: &Model,
         optimizer: &mut Optimizer,
@@ -156,7 +156,7 @@ impl BackStepper {
         // A loss may be a number where its gradients are none; such a step would ruin the back for all others.
         self.check_numbers(gradients.iter().chain([&of_hidden]), key)?;
         let parameters = tensors(model, self.split.server_part(self.ordinal));
-        Ok(Moved { gradient: of_hidden, stepped: self.pace.take(optimizer, &parameters, &gradients) })
+        Ok(Moved { gradient: of_hidden, stepped: self.pace.take(optimizer, &parameters, gradients) })
     }
 
     fn cut(&self) -> usize {
