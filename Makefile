@@ -80,7 +80,7 @@ CLUSTER = $(TARGET)/debug/fedtune-cluster
 CLUSTER_NOTE := .cache/k8s/running
 
 .PHONY: cluster
-cluster: node images ## Start a real cluster of one node on this machine; prints the KUBECONFIG line; takes root
+cluster: node images ## Start a real cluster of one node on this machine, without the operator yet; prints the KUBECONFIG line; takes root
 	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune-cluster
 	@$(CLUSTER) up $(CLUSTER_NOTE)
 
