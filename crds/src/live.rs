@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::report::UpDown;
+
 /// Where a run stands now. It also is the final summary, at most 3 KiB, that a server leaves as its termination message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,9 +43,18 @@ pub struct LiveStatus {
     /// Tensor bytes that clients and server handed to the wire, both directions, until the last finished round ended.
     #[serde(default)]
     pub payload_bytes: u64,
+    /// The same by direction.
+    #[serde(default)]
+    pub payload: UpDown,
+    /// Bytes that the sockets carried until the last finished round ended.
+    #[serde(default)]
+    pub wire: UpDown,
     /// Headline FLOPs of all clients, as their last answers say.
     #[serde(default)]
     pub client_flops: f64,
+    /// Compute seconds of all clients, as their last answers say.
+    #[serde(default)]
+    pub client_seconds: f64,
     /// Seconds until the last round ends if rounds stay as long as they were, counted from the last finished round.
     #[serde(default)]
     pub eta_seconds: Option<f64>,
@@ -52,9 +63,20 @@ pub struct LiveStatus {
     pub waiting_for: Vec<String>,
     /// When phase, round or `waitingFor` last changed: what is waited for is waited for since then.
     pub since: Time,
+    /// Why it ended well, in one word: `rounds`, or the name of a stop rule.
+    #[serde(default)]
+    pub stop_reason: Option<String>,
     /// What is going on or why it ended, as a sentence.
     #[serde(default)]
     pub message: String,
+}
+
+/// Failures that sentences begin with and metrics count by name: `QuorumLost: round 2 had 1 of at least 3 clients`.
+pub const FAILURES: [&str; 3] = ["NonFiniteLoss", "PayloadMismatch", "QuorumLost"];
+
+/// The failure that `sentence` names, be it told by the server or passed on from a client.
+pub fn failure(sentence: &str) -> Option<&'static str> {
+    FAILURES.into_iter().find(|name| sentence.contains(&format!("{name}: ")))
 }
 
 impl LiveStatus {
@@ -103,18 +125,24 @@ mod tests {
             accuracy: Some(0.75),
             loss: None,
             payload_bytes: 12,
+            payload: UpDown { up: 5, down: 7 },
+            wire: UpDown { up: 6, down: 8 },
             client_flops: 4.5e12,
+            client_seconds: 1.5,
             eta_seconds: Some(2.5),
             waiting_for: vec!["silo/1".to_owned()],
             since: moment(UNIX_EPOCH + Duration::from_millis(1_700_000_000_900)),
+            stop_reason: None,
             message: "round 2 of 3".to_owned(),
         };
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(
             text,
             "{\"uid\":\"u\",\"epoch\":2,\"seq\":7,\"phase\":\"Running\",\"round\":1,\"rounds\":3,\"clientsReady\":1,\
-             \"clients\":2,\"accuracy\":0.75,\"loss\":null,\"payloadBytes\":12,\"clientFlops\":4500000000000.0,\"etaSeconds\":2.5,\
-             \"waitingFor\":[\"silo/1\"],\"since\":\"2023-11-14T22:13:20Z\",\"message\":\"round 2 of 3\"}"
+             \"clients\":2,\"accuracy\":0.75,\"loss\":null,\"payloadBytes\":12,\"payload\":{\"up\":5,\"down\":7},\
+             \"wire\":{\"up\":6,\"down\":8},\"clientFlops\":4500000000000.0,\"clientSeconds\":1.5,\"etaSeconds\":2.5,\
+             \"waitingFor\":[\"silo/1\"],\"since\":\"2023-11-14T22:13:20Z\",\
+             \"stopReason\":null,\"message\":\"round 2 of 3\"}"
         );
         assert_eq!(serde_json::from_str::<LiveStatus>(&text).unwrap(), status);
     }

@@ -40,11 +40,11 @@ pub struct FederatedFineTuneStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub clients_ready: Option<String>,
-    /// Accuracy on the held-out examples after the last round, as in `0.861`.
+    /// Accuracy on the held-out examples after the last round, for the eye: `0.861`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub accuracy: Option<String>,
-    /// Mean cross-entropy on the held-out examples after the last round, in nats.
+    /// Mean cross-entropy on the held-out examples after the last round, in nats, for the eye: `0.310`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub loss: Option<String>,
@@ -68,7 +68,7 @@ pub struct FederatedFineTuneStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub wire_bytes_down: Option<String>,
-    /// Floating point operations of all clients, evaluation left out, as in `3.1e15`.
+    /// Floating point operations of all clients, evaluation left out, for the eye: `3.10e15`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub client_flops: Option<String>,
@@ -76,6 +76,9 @@ pub struct FederatedFineTuneStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub client_seconds: Option<String>,
+    /// What columns round, to the last digit, once the run has ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "final")]
+    pub final_figures: Option<FinalFigures>,
     /// Seconds until the last round ends, at the present pace, as in `12m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
@@ -99,6 +102,24 @@ pub struct FederatedFineTuneStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 64))]
     pub completion_time: Option<Time>,
+}
+
+/// Figures of a run that has ended well, to the last digit, as its `results.json` has them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FinalFigures {
+    /// Accuracy on the held-out examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub accuracy: Option<String>,
+    /// Mean cross-entropy on the held-out examples, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub loss: Option<String>,
+    /// Floating point operations of all clients, evaluation left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub client_flops: Option<String>,
 }
 
 /// Where the run stands in one word. Left out, the operator has not seen it yet.

@@ -83,7 +83,7 @@ impl Recipe {
 pub enum TrainError {
     /// The loss is no number any more.
     #[error(
-        "the loss of {worker} became {loss} in round {round}, step {step}; a lower training.optimizer learning rate, \
+        "NonFiniteLoss: the loss of {worker} became {loss} in round {round}, step {step}; a lower training.optimizer learning rate, \
          gradientClipping or F32 precision may help"
     )]
     NonFiniteLoss {

@@ -31,6 +31,8 @@ pub struct Plan {
     pub name: String,
     /// `metadata.uid`, which a run on a cluster has.
     pub uid: Option<String>,
+    /// `resumeFrom.uid`: the earlier run that this one goes on from.
+    pub resumes: Option<String>,
     /// `spec.experiment`.
     pub experiment: String,
     /// `spec.attempt`.
@@ -146,6 +148,7 @@ impl Plan {
         Ok(Self {
             name: resource.metadata.name.clone().unwrap_or_default(),
             uid: resource.metadata.uid.clone(),
+            resumes: spec.resume_from.as_ref().map(|earlier| earlier.uid.clone()),
             experiment: spec.experiment.clone(),
             attempt: spec.attempt,
             seed: spec.seed,

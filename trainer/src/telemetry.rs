@@ -118,9 +118,9 @@ struct Live {
 }
 
 impl Live {
-    /// Once a round: the sum is over all rounds and clients. What an earlier process counted is not forgotten.
+    /// Once a round: the sum is over all rounds and clients.
     fn count_bytes(&mut self) {
-        self.figures.payload_bytes = self.ledger.total().payload.sum().max(self.figures.payload_bytes);
+        self.figures.carried = self.ledger.total();
     }
 }
 
@@ -175,6 +175,11 @@ impl Telemetry {
     /// Shows when the certificate in use ends.
     pub fn set_certificate_expiry(&self, expiry: SystemTime) {
         self.change(|live| live.figures.certificate_expiry = Some(expiry));
+    }
+
+    /// Takes over the sums of a report that has just been written: the last words say what it says.
+    pub fn settle(&self, report: &RunReport) {
+        self.change(|live| live.figures.settle(report));
     }
 
     /// Takes over the figures of a run that an earlier process finished, to say them again.

@@ -120,9 +120,10 @@ fn go_on(run: &Run, seen: &Observed, answers: &Answers, now: Timestamp) -> Decis
             None => say_it_again(server),
         },
         Some((_, JobEnd::Failed { reason, message })) => fail(why::why_the_server_failed(seen, reason, message), seen),
-        None => match deadline(run).map(|deadline| deadline.duration_since(now)) {
-            Some(left) if !left.is_positive() => fail(too_late(run), seen),
-            left => keep(run, seen, answers, left, now),
+        None => match (why::what_ended_the_run(seen), deadline(run).map(|deadline| deadline.duration_since(now))) {
+            (Some(trouble), _) => fail(trouble, seen),
+            (None, Some(left)) if !left.is_positive() => fail(too_late(run), seen),
+            (None, left) => keep(run, seen, answers, left, now),
         },
     }
 }

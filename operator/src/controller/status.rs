@@ -38,6 +38,7 @@ pub fn begun(run: &Run, run_hash: &str, now: Timestamp) -> FederatedFineTuneStat
         start_time: Some(Time(now)),
         completion_time: None,
         stop_reason: None,
+        final_figures: None,
         ..run.status.clone().unwrap_or_default()
     };
     on_its_way(run, before, &Observed::default(), &Stand::Starting(None), now)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fedtune_crds::{
     live::{LivePhase, LiveStatus},
+    report::UpDown,
     status::Phase,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -125,10 +126,14 @@ pub(crate) fn live(phase: LivePhase, round: u32) -> LiveStatus {
         accuracy: Some(0.8604),
         loss: Some(0.31),
         payload_bytes: 413_492,
+        payload: UpDown { up: 400_000, down: 13_492 },
+        wire: UpDown { up: 400_100, down: 13_500 },
         client_flops: 3.1e15,
+        client_seconds: 12.5,
         eta_seconds: Some(720.0),
         waiting_for: Vec::new(),
         since: Time(at(50)),
+        stop_reason: (phase == LivePhase::Succeeded).then(|| "rounds".to_owned()),
         message: format!("round {round} of 10 is done"),
     }
 }

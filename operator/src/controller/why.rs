@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fedtune_crds::live::{LivePhase, LiveStatus};
+use fedtune_crds::live::{FAILURES, LivePhase, LiveStatus, failure};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::observe::{JobView, Observed};
@@ -116,6 +116,13 @@ pub fn why_the_server_failed(seen: &Observed, reason: &str, message: &str) -> Tr
         .unwrap_or_else(|| Trouble::new("ServerFailed", format!("the server's Job failed as {reason}: {message}")))
 }
 
+/// What ended the run itself, where a pod of the server's Job has told of it: the next pod would end so too.
+pub fn what_ended_the_run(seen: &Observed) -> Option<Trouble> {
+    let job = seen.server.as_ref()?;
+    let last = seen.server_pods().rfind(|pod| pod.phase == PodPhase::Failed && pod.created >= job.created)?;
+    of_its_end(last).filter(|trouble| FAILURES.contains(&trouble.reason))
+}
+
 /// The summary that a server of the run with this uid left when it succeeded.
 pub fn summary(seen: &Observed, uid: &str) -> Option<LiveStatus> {
     let left = seen.server_pods().filter_map(|pod| serde_json::from_str(&end(pod.trainer()?)?.message).ok());
@@ -200,7 +207,7 @@ fn of_end(pod: &str, end: &End) -> Trouble {
     }
     // What a server says at its end in JSON is for machines; its message is the sentence.
     let said = serde_json::from_str(&end.message).map_or_else(|_| end.message.clone(), |said: LiveStatus| said.message);
-    Trouble::new("PodFailed", format!("pod {pod}: {said}"))
+    Trouble::new(failure(&said).unwrap_or("PodFailed"), format!("pod {pod}: {said}"))
 }
 
 fn of_event(kind: &str, name: &str, warning: &Warning) -> Trouble {

@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use fedtune_crds::{FederatedFineTuneStatus, report::Direction, status::Phase};
+use fedtune_crds::{
+    FederatedFineTuneStatus,
+    report::Direction,
+    status::{FinalFigures, Phase},
+};
 use kube::ResourceExt;
 use prometheus::{Error, GaugeVec, Opts, Registry, proto::MetricFamily};
 
@@ -58,17 +62,17 @@ const FIGURES: [Figure; 5] = [
     Figure {
         name: "fedtune_run_accuracy_ratio",
         help: "Share of the held-out examples that the final model labels rightly.",
-        value: |status| number(status.accuracy.as_deref()),
+        value: |status| exact(status, |last| &last.accuracy, &status.accuracy),
     },
     Figure {
         name: "fedtune_run_loss",
         help: "Mean cross-entropy of the final model on the held-out examples, in nats.",
-        value: |status| number(status.loss.as_deref()),
+        value: |status| exact(status, |last| &last.loss, &status.loss),
     },
     Figure {
         name: "fedtune_run_client_flops",
         help: "Floating point operations of all clients, evaluation left out.",
-        value: |status| number(status.client_flops.as_deref()),
+        value: |status| exact(status, |last| &last.client_flops, &status.client_flops),
     },
     Figure {
         name: "fedtune_run_client_seconds",
@@ -123,6 +127,16 @@ fn labels(run: &Run, more: Option<&str>) -> Vec<String> {
 
 fn number(text: Option<&str>) -> Option<f64> {
     text?.parse().ok()
+}
+
+/// The figure to its last digit where the run ended well, else what its column says.
+fn exact(
+    status: &FederatedFineTuneStatus,
+    of: fn(&FinalFigures) -> &Option<String>,
+    column: &Option<String>,
+) -> Option<f64> {
+    let last = status.final_figures.as_ref().and_then(|last| of(last).as_deref());
+    number(last.or(column.as_deref()))
 }
 
 /// A registry to which families are added with the values that they have now.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Args;
+use fedtune_crds::report::RunReport;
 use tokio::runtime::Handle;
 use tonic::transport::Uri;
 
@@ -150,7 +151,7 @@ fn run_server(
     let uid = saved_uid(keep.as_ref())?;
     let setup = local::server_setup(plan, &materials, uid, &Slots::of_this_machine(plan.threads), events);
     telemetry.watch_ledger(&setup.ledger);
-    telemetry.name_run(&setup.uid, keep.epoch());
+    telemetry.name_run(plan.uid.as_deref().unwrap_or(&setup.uid), keep.epoch());
     events.tell(Event::Listening { address: listener.local_addr() });
     say_begun(plan, events);
     let (sender, receiver) = mpsc::channel();
@@ -160,7 +161,7 @@ fn run_server(
     // A run that was finished before is only said again, to clients that were away.
     let written = match finished {
         Some(_) => Ok(()),
-        None => write_results(plan, &materials, &folder, &ended),
+        None => write_results(plan, &materials, &folder, &ended).map(|report| telemetry.settle(&report)),
     };
     let written = written.and_then(|()| deliver(plan, &folder, arguments.output.as_deref(), &access));
     match &written {
@@ -171,11 +172,17 @@ fn run_server(
 }
 
 /// Before any client is told of the end: one that has been told does not come back.
-fn write_results(plan: &Plan, materials: &Materials, folder: &Folder, ended: &local::Ended) -> Result<(), RunError> {
+fn write_results(
+    plan: &Plan,
+    materials: &Materials,
+    folder: &Folder,
+    ended: &local::Ended,
+) -> Result<RunReport, RunError> {
     tracing::debug!(phase = "export");
     folder.export(plan, materials, ended)?;
-    report::write(&summary::succeeded(plan, materials, ended), folder.path())?;
-    Ok(())
+    let report = summary::succeeded(plan, materials, ended);
+    report::write(&report, folder.path())?;
+    Ok(report)
 }
 
 /// Runs one client until the run is over.

@@ -48,7 +48,7 @@ pub(super) fn merge(arguments: &MergeArgs, events: &Events) -> u8 {
     });
     let base = match base.bring(adapter, events) {
         Ok(base) => base,
-        Err(sentence) => return complain(sentence, CONFIGURATION),
+        Err(error) => return complain(&error, error.code()),
     };
     let merge = Merge { adapter, base: base.as_deref(), out, precision, shard_bytes: SHARD_BYTES };
     match merge.run() {

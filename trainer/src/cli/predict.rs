@@ -4,7 +4,7 @@
 use std::{
     io::{self, BufRead, IsTerminal, Write},
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
@@ -78,7 +78,11 @@ enum Place {
 
 /// Answers each text in turn, as soon as it is there.
 pub(super) fn predict(arguments: &PredictArgs, events: &Events) -> u8 {
-    let predictor = match load(arguments, events) {
+    let base = match arguments.base.bring(&arguments.adapter, events) {
+        Ok(base) => base,
+        Err(error) => return complain(&error, error.code()),
+    };
+    let predictor = match load(arguments, base.as_deref()) {
         Ok(predictor) => predictor,
         Err(sentence) => return complain(sentence, CONFIGURATION),
     };
@@ -98,7 +102,7 @@ pub(super) fn predict(arguments: &PredictArgs, events: &Events) -> u8 {
     })
 }
 
-fn load(arguments: &PredictArgs, events: &Events) -> Result<Predictor, String> {
+fn load(arguments: &PredictArgs, base: Option<&Path>) -> Result<Predictor, String> {
     let precision = match arguments.precision {
         Element::F32 => Precision::F32,
         Element::Bf16 => Precision::BF16,
@@ -109,8 +113,7 @@ fn load(arguments: &PredictArgs, events: &Events) -> Result<Predictor, String> {
         Place::Cuda => DeviceChoice::Cuda,
     };
     let device = choose_device(place).map_err(|error: DeviceError| error.to_string())?;
-    let base = arguments.base.bring(&arguments.adapter, events)?;
-    let options = PredictOptions { base: base.as_deref(), precision, device };
+    let options = PredictOptions { base, precision, device };
     Predictor::load(&arguments.adapter, options).map_err(|error: PredictError| error.to_string())
 }
 

@@ -1,5 +1,5 @@
 //! The output folder of a run: whose it is, what is finished, where the adapter goes.
-//! Must not overwrite what another spec made.
+//! Must not overwrite what another spec made, nor go on from another run's work unless `resumeFrom` names that run.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ const MARK: &str = "run.json";
 /// The folder of the server's checkpoints.
 pub const CHECKPOINTS: &str = "checkpoint";
 
-/// `out/<name>`.
+/// `out/<name>`, or that of the earlier run that is gone on from.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
@@ -39,6 +39,20 @@ pub struct Folder(PathBuf);
 struct Mark {
     name: String,
     spec_hash: String,
+    /// The resource's uid, where the run has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
+}
+
+impl Mark {
+    fn of(plan: &Plan) -> Self {
+        Self { name: plan.name.clone(), spec_hash: plan.spec_hash.clone(), uid: plan.uid.clone() }
+    }
+
+    /// Whether it is of this run, or of the earlier one that this run goes on from.
+    fn is_in_line(&self, plan: &Plan) -> bool {
+        self.uid.is_some() && (self.uid == plan.uid || self.uid == plan.resumes)
+    }
 }
 
 /// Why a folder cannot be used.
@@ -47,6 +61,28 @@ pub enum FolderError {
     /// Results of something else.
     #[error("{} holds a run of another spec; choose another --out or metadata.name, or --fresh to replace it", .0.display())]
     OtherSpec(PathBuf),
+    /// Work of another run of the same spec.
+    #[error(
+        "{} holds the work of run {theirs}, and this is run {own}; set resumeFrom.uid to {theirs} to go on from it, \
+         or give this run a claim of its own",
+        path.display()
+    )]
+    OtherRun {
+        /// Where it lies.
+        path: PathBuf,
+        /// The run that made it.
+        theirs: String,
+        /// The run that found it.
+        own: String,
+    },
+    /// The earlier run is not there.
+    #[error("resumeFrom: no folder in {} holds the work of run {uid}", out.display())]
+    NothingToResume {
+        /// The folder of all runs.
+        out: PathBuf,
+        /// The run that was to be gone on from.
+        uid: String,
+    },
     /// Not a folder of runs.
     #[error("{} is there already and is no run's folder; choose another --out or metadata.name", .0.display())]
     NotARun(PathBuf),
@@ -64,9 +100,20 @@ pub enum FolderError {
 }
 
 impl Folder {
-    /// The folder of `plan` below `out`.
+    /// The folder of `plan` below `out`; where the plan goes on from an earlier run, that run's, if it is there.
     pub fn of(out: &Path, plan: &Plan) -> Self {
-        Self(out.join(&plan.name))
+        let own = Self(out.join(&plan.name));
+        if plan.resumes.is_none() {
+            return own;
+        }
+        let all = fs::read_dir(out).into_iter().flatten().flatten().map(|entry| Self(entry.path()));
+        let mut in_line: Vec<_> = all.filter(|folder| folder.is_in_line(plan)).collect();
+        in_line.sort_by(|one, other| one.0.cmp(&other.0));
+        in_line.into_iter().next().unwrap_or(own)
+    }
+
+    fn is_in_line(&self, plan: &Plan) -> bool {
+        self.mark().ok().flatten().is_some_and(|mark| mark.is_in_line(plan))
     }
 
     /// Where it is.
@@ -81,13 +128,16 @@ impl Folder {
 
     /// The report of an earlier run of the same spec that succeeded, unless a fresh one is wanted.
     pub fn finished(&self, plan: &Plan, fresh: bool) -> Result<Option<RunReport>, FolderError> {
-        let Some(mark) = self.mark()? else { return Ok(None) };
+        let mark = self.mark()?;
         if fresh {
             return Ok(None);
         }
-        if mark.spec_hash != plan.spec_hash {
-            return Err(FolderError::OtherSpec(self.0.clone()));
+        if let Some(uid) = plan.resumes.as_ref().filter(|_| !self.is_in_line(plan)) {
+            let out = self.0.parent().unwrap_or(&self.0).to_owned();
+            return Err(FolderError::NothingToResume { out, uid: uid.clone() });
         }
+        let Some(mark) = mark else { return Ok(None) };
+        self.check(&mark, plan)?;
         // A report that cannot be read is not a finished run: it is made again.
         Ok(report::read(&self.0).ok().filter(|report| report.phase == RunPhase::Succeeded))
     }
@@ -104,16 +154,29 @@ impl Folder {
     /// Makes the folder this plan's own unless it is already.
     pub fn join(&self, plan: &Plan) -> Result<(), FolderError> {
         match self.mark()? {
-            Some(mark) if mark.spec_hash == plan.spec_hash => Ok(()),
-            Some(_) => Err(FolderError::OtherSpec(self.0.clone())),
+            Some(mark) => self.check(&mark, plan),
             None => self.write_mark(plan),
+        }
+    }
+
+    /// Whether `plan` may use what the run of `mark` left here.
+    fn check(&self, mark: &Mark, plan: &Plan) -> Result<(), FolderError> {
+        if mark.spec_hash != plan.spec_hash {
+            return Err(FolderError::OtherSpec(self.0.clone()));
+        }
+        match (&mark.uid, &plan.uid) {
+            (Some(theirs), Some(own)) if !mark.is_in_line(plan) => {
+                let (path, theirs, own) = (self.0.clone(), theirs.clone(), own.clone());
+                Err(FolderError::OtherRun { path, theirs, own })
+            }
+            // Outside of a cluster a run has no uid, and goes on from whatever its folder holds.
+            _ => Ok(()),
         }
     }
 
     fn write_mark(&self, plan: &Plan) -> Result<(), FolderError> {
         fs::create_dir_all(&self.0).map_err(|error| self.io(error))?;
-        let mark = Mark { name: plan.name.clone(), spec_hash: plan.spec_hash.clone() };
-        let text = serde_json::to_string_pretty(&mark).expect("a mark is two texts");
+        let text = serde_json::to_string_pretty(&Mark::of(plan)).expect("a mark is texts");
         durable::write_whole(&self.0.join(MARK), text.as_bytes()).map_err(|error| self.io(error))
     }
 
@@ -237,5 +300,46 @@ mod tests {
             });
             assert_eq!(folder.mark().unwrap().unwrap().name, "n");
         }
+    }
+
+    const EARLIER: &str = "0b1c2d3e-0000-4000-8000-000000000001";
+    const LATER: &str = "0b1c2d3e-0000-4000-8000-000000000002";
+
+    fn plan(name: &str, uid: &str, resumes: Option<&str>) -> Plan {
+        let mut plan = crate::testing::plan("fedLLM: {}", &[]);
+        (plan.name, plan.uid, plan.resumes) = (name.to_owned(), Some(uid.to_owned()), resumes.map(str::to_owned));
+        plan
+    }
+
+    #[test]
+    fn the_work_of_another_run_is_refused_by_its_uid_also_where_the_spec_is_the_same() {
+        let out = tempfile::tempdir().unwrap();
+        let earlier = plan("mail", EARLIER, None);
+        Folder::of(out.path(), &earlier).begin(&earlier, false).unwrap();
+        let refused = |plan: &Plan| Folder::of(out.path(), plan).finished(plan, false).unwrap_err().to_string();
+        assert!(refused(&plan("mail", LATER, None)).ends_with(&format!(
+            "mail holds the work of run {EARLIER}, and this is run {LATER}; set resumeFrom.uid to {EARLIER} to go on \
+             from it, or give this run a claim of its own"
+        )));
+        assert!(Folder::of(out.path(), &earlier).finished(&earlier, false).unwrap().is_none(), "its own");
+    }
+
+    #[test]
+    fn a_run_that_resumes_goes_on_in_the_earlier_runs_folder_and_owns_it_from_then_on() {
+        let out = tempfile::tempdir().unwrap();
+        let earlier = plan("mail", EARLIER, None);
+        let later = plan("mail-again", LATER, Some(EARLIER));
+        let refused = Folder::of(out.path(), &later).finished(&later, false).unwrap_err();
+        assert!(refused.to_string().ends_with(&format!("holds the work of run {EARLIER}")), "{refused}");
+
+        Folder::of(out.path(), &earlier).begin(&earlier, false).unwrap();
+        for _ in 0..2 {
+            let folder = Folder::of(out.path(), &later);
+            assert_eq!(folder.path(), out.path().join("mail"));
+            assert!(folder.finished(&later, false).unwrap().is_none());
+            folder.begin(&later, false).unwrap();
+        }
+        let refused = Folder::of(out.path(), &earlier).finished(&earlier, false).unwrap_err();
+        assert!(matches!(refused, FolderError::OtherRun { .. }), "{refused}");
     }
 }

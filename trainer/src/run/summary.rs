@@ -37,7 +37,8 @@ pub fn succeeded(plan: &Plan, materials: &Materials, ended: &Ended) -> RunReport
         server: ServerReport { flops: meter.flops, seconds: meter.seconds, peak_memory_bytes: peak_memory_bytes() },
         final_figures: outcome.account.final_figures(),
         totals,
-        uid: outcome.uid.clone(),
+        // One that goes on from an earlier run has its name from there among clients, and its own in the report.
+        uid: plan.uid.clone().unwrap_or_else(|| outcome.uid.clone()),
         ..frame(plan, materials, RunPhase::Succeeded, stop_reason)
     }
 }

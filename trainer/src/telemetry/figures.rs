@@ -8,11 +8,11 @@ use std::{
 
 use fedtune_crds::{
     live::LivePhase,
-    report::{RunPhase, RunReport},
+    report::{RunPhase, RunReport, Totals},
 };
 
 use super::{RunFacts, termination::cut};
-use crate::{events::Event, meter::Meter, refusal::RefusalReason, stop};
+use crate::{events::Event, meter::Meter, refusal::RefusalReason, stop, wire::Carried};
 
 /// Bytes of a sentence in the status, at most: the whole status must fit into a termination message.
 const SENTENCE_BYTES: usize = 1024;
@@ -50,11 +50,14 @@ pub(super) struct LiveFigures {
     pub(super) loss: Option<f64>,
     /// Seconds of each round that this process has seen to its end.
     pub(super) round_seconds: Vec<f64>,
-    pub(super) payload_bytes: u64,
+    /// As of the last finished round.
+    pub(super) carried: Carried,
     /// What the clients' last answers say.
     pub(super) clients: BTreeMap<String, ClientFigures>,
-    /// Operations of all clients in a run that an earlier process finished.
-    pub(super) recalled_flops: f64,
+    /// The report's sums, once there is a report.
+    pub(super) settled: Option<Totals>,
+    /// Why the run ended well, in one word, once it is known.
+    pub(super) stop_reason: Option<String>,
     pub(super) present: BTreeSet<String>,
     pub(super) waiting_for: Vec<String>,
     pub(super) refused: BTreeMap<RefusalReason, u64>,
@@ -85,9 +88,10 @@ impl LiveFigures {
             accuracy: None,
             loss: None,
             round_seconds: Vec::new(),
-            payload_bytes: 0,
+            carried: Carried::default(),
             clients: BTreeMap::new(),
-            recalled_flops: 0.0,
+            settled: None,
+            stop_reason: None,
             present: BTreeSet::new(),
             waiting_for: Vec::new(),
             refused: BTreeMap::new(),
@@ -210,15 +214,20 @@ impl LiveFigures {
         self.say(error.unwrap_or(&done));
     }
 
+    /// From here on it says what the report says, to the last digit.
+    pub(super) fn settle(&mut self, report: &RunReport) {
+        self.accuracy = Some(report.final_figures.accuracy);
+        self.loss = Some(report.final_figures.loss);
+        self.settled = Some(report.totals.clone());
+        self.stop_reason = Some(report.stop_reason.clone());
+    }
+
     /// Takes over what an earlier process finished.
     pub(super) fn recall(&mut self, report: &RunReport) {
+        self.settle(report);
         self.uid.clone_from(&report.uid);
         self.round = report.rounds.last().map_or(0, |round| round.round);
         self.open_round = self.round;
-        self.accuracy = Some(report.final_figures.accuracy);
-        self.loss = Some(report.final_figures.loss);
-        self.payload_bytes = report.totals.payload_bytes.sum();
-        self.recalled_flops = report.totals.client_flops;
         self.stopped = stop::words(report);
         self.take_run_finished((report.phase == RunPhase::Failed).then_some(&report.stop_reason));
     }

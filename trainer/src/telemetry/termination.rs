@@ -48,7 +48,10 @@ pub fn cut(text: &str, bytes: usize) -> &str {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use fedtune_crds::live::{LivePhase, moment};
+    use fedtune_crds::{
+        live::{LivePhase, moment},
+        report::UpDown,
+    };
 
     use super::*;
 
@@ -65,10 +68,14 @@ mod tests {
             accuracy: Some(0.123_456_789_012_345_67),
             loss: Some(1.234_567_890_123_456_7e-300),
             payload_bytes: u64::MAX,
+            payload: UpDown { up: u64::MAX, down: u64::MAX },
+            wire: UpDown { up: u64::MAX, down: u64::MAX },
             client_flops: 1.234_567_890_123_456_7e300,
+            client_seconds: 1.234_567_890_123_456_7e300,
             eta_seconds: Some(0.0),
             waiting_for: vec!["silo-silo-si/9999".to_owned(); LiveStatus::NAMED],
             since: moment(UNIX_EPOCH),
+            stop_reason: Some("maxClientFlops".to_owned()),
             message,
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use fedtune_crds::{
     live::{LivePhase, moment},
-    report::{Direction, Flops, PayloadKind, Seconds, TokenCount},
+    report::{Direction, Flops, PayloadKind, Seconds, TokenCount, UpDown},
 };
 use tokio::runtime::Runtime;
 
@@ -126,10 +126,14 @@ fn a_status_says_where_the_run_stands() {
             accuracy: Some(0.75),
             loss: Some(0.5),
             payload_bytes: 0,
+            payload: UpDown::default(),
+            wire: UpDown::default(),
             client_flops: 40.0,
+            client_seconds: 1.0,
             eta_seconds: Some(8.0),
             waiting_for: vec!["silo/0".to_owned(), "silo/1".to_owned()],
             since: moment(noon()),
+            stop_reason: None,
             message: "round 2 of 3".to_owned(),
         }
     );
@@ -209,7 +213,10 @@ fn a_finished_run_is_told_again_by_the_next_process() {
     assert_eq!((status.phase, status.uid), (LivePhase::Succeeded, report.uid));
     assert_eq!(status.accuracy, Some(report.final_figures.accuracy));
     assert_eq!(status.payload_bytes, report.totals.payload_bytes.sum());
+    assert_eq!((status.payload, status.wire), (report.totals.payload_bytes, report.totals.wire_bytes));
     assert_eq!(status.client_flops.to_bits(), report.totals.client_flops.to_bits());
+    assert_eq!(status.client_seconds.to_bits(), report.totals.client_seconds.to_bits());
+    assert_eq!(status.stop_reason.as_deref(), Some("rounds"));
 }
 
 /// Families of a scrape: name and type.

@@ -10,8 +10,10 @@ use super::{BuildError, sources::Placed};
 
 /// What the trainer opens the hub and stores with.
 const HUB: &str = "HF_TOKEN";
-const KEY_ID: &str = "AWS_ACCESS_KEY_ID";
-const KEY: &str = "AWS_SECRET_ACCESS_KEY";
+const STORE: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+
+/// What it opens the store of its results with, which may be another's than that of its data.
+const OUTPUT: [&str; 2] = ["FEDTUNE_OUTPUT_AWS_ACCESS_KEY_ID", "FEDTUNE_OUTPUT_AWS_SECRET_ACCESS_KEY"];
 
 /// The variables of `pod`, which reads `sources` and writes to `output`.
 ///
@@ -23,11 +25,11 @@ pub(super) fn of(pod: &str, sources: &[Placed<'_>], output: Option<&S3>) -> Resu
         let hub = source.hugging_face.as_ref().and_then(|hub| hub.token_secret_ref.as_ref());
         ring.hold(HUB, path, hub)?;
         if let Some(store) = &source.s3 {
-            ring.hold_store(path, store)?;
+            ring.hold_store(STORE, path, store)?;
         }
     }
     if let Some(store) = output {
-        ring.hold_store("spec.output.s3", store)?;
+        ring.hold_store(OUTPUT, "spec.output.s3", store)?;
     }
     Ok(ring.held.into_iter().map(|(variable, (_, secret))| env(variable, secret)).collect())
 }
@@ -38,9 +40,9 @@ struct Ring<'a> {
 }
 
 impl<'a> Ring<'a> {
-    fn hold_store(&mut self, path: &str, store: &'a S3) -> Result<(), BuildError> {
-        self.hold(KEY_ID, path, store.access_key_id_secret_ref.as_ref())?;
-        self.hold(KEY, path, store.secret_access_key_secret_ref.as_ref())
+    fn hold_store(&mut self, [id, key]: [&'static str; 2], path: &str, store: &'a S3) -> Result<(), BuildError> {
+        self.hold(id, path, store.access_key_id_secret_ref.as_ref())?;
+        self.hold(key, path, store.secret_access_key_secret_ref.as_ref())
     }
 
     fn hold(&mut self, variable: &'static str, path: &str, secret: Option<&'a SecretKeyRef>) -> Result<(), BuildError> {

@@ -194,3 +194,18 @@ fn certificates_are_renewed_when_their_time_has_come() {
     assert_eq!(decided(&run(Some(Phase::Running)), &seen, 20).again, Some(SignedDuration::from_secs(30)));
     assert_eq!(decided(&run(Some(Phase::Running)), &seen, 50).acts, [Act::Renew]);
 }
+
+#[test]
+fn a_run_that_its_server_gave_up_is_not_tried_again_by_the_next_pod() {
+    let told = |sentence| with_pods(jobs(), [server_pod(PodPhase::Failed, exited(1, "Error", sentence))]);
+    let lost = decided(&run(Some(Phase::Running)), &told("QuorumLost: round 2 had 1 of at least 3 clients"), 5);
+    assert_eq!(reason(&lost.stand), "QuorumLost");
+    assert_eq!(lost.acts, [delete("mail-server"), delete("mail-clients-silo")]);
+    let passing = decided(&run(Some(Phase::Running)), &told("the disk is full"), 5);
+    assert!(matches!(passing.stand, Stand::Starting(_)), "{passing:?}");
+
+    let mut again = told("QuorumLost: round 2 had 1 of at least 3 clients");
+    again.server.as_mut().unwrap().created = at(1);
+    let decision = decided(&run(Some(Phase::Running)), &again, 5);
+    assert!(matches!(decision.stand, Stand::Starting(_)), "it was told of an earlier attempt: {decision:?}");
+}

@@ -1,7 +1,7 @@
 //! The figures of a run as text: what the server said, in the columns' words.
 //! Must not compute a figure: the trainer measures.
 
-use fedtune_crds::{FederatedFineTuneStatus, live::LiveStatus};
+use fedtune_crds::{FederatedFineTuneStatus, live::LiveStatus, status::FinalFigures};
 
 use super::super::{build::Run, decide::Stand};
 
@@ -29,9 +29,25 @@ pub(super) fn figures(
         accuracy: live.accuracy.map(decimal).or(status.accuracy),
         loss: live.loss.map(decimal).or(status.loss),
         bytes: Some(bytes(live.payload_bytes)),
+        payload_bytes_up: Some(live.payload.up.to_string()),
+        payload_bytes_down: Some(live.payload.down.to_string()),
+        wire_bytes_up: Some(live.wire.up.to_string()),
+        wire_bytes_down: Some(live.wire.down.to_string()),
         client_flops: Some(exponential(live.client_flops)),
+        client_seconds: Some(live.client_seconds.to_string()),
+        final_figures: matches!(stand, Stand::Succeeded(_)).then(|| exact(live)),
         eta: live.eta_seconds.filter(|_| !ended).map(span),
         ..status
+    }
+}
+
+/// Each figure as the report has it: the shortest text that is read as the same number.
+fn exact(live: &LiveStatus) -> FinalFigures {
+    let text = |figure: f64| format!("{figure:?}");
+    FinalFigures {
+        accuracy: live.accuracy.map(text),
+        loss: live.loss.map(text),
+        client_flops: Some(text(live.client_flops)),
     }
 }
 
@@ -49,13 +65,13 @@ pub(super) fn stop_reason(stand: &Stand, before: &FederatedFineTuneStatus) -> Op
     match stand {
         Stand::Failed(trouble) => Some(trouble.reason.to_owned()),
         Stand::Over | Stand::Leaving => before.stop_reason.clone(),
+        Stand::Succeeded(summary) => summary.stop_reason.clone(),
         Stand::Waiting(_)
         | Stand::Refused(_)
         | Stand::Starting(_)
         | Stand::Running(_)
         | Stand::Suspending
-        | Stand::Suspended
-        | Stand::Succeeded(_) => None,
+        | Stand::Suspended => None,
     }
 }
 

@@ -114,3 +114,17 @@ fn an_evicted_server_is_told_in_the_kubelets_words() {
     let trouble = why_the_server_failed(&with_pods(seen, [pod]), "BackoffLimitExceeded", "too often");
     assert_eq!(trouble.sentence, "pod mail-server-0-x was ended: The node was low on resource: memory.");
 }
+
+#[test]
+fn a_failure_is_counted_by_the_name_that_the_server_gave_it() {
+    let seen = Observed { server: Some(failed_job("mail-server")), ..jobs() };
+    for (sentence, reason) in [
+        ("QuorumLost: round 2 had 1 of at least 3 clients after 900s", "QuorumLost"),
+        ("client silo/1: NonFiniteLoss: the loss of silo/1 became NaN in round 1, step 2", "NonFiniteLoss"),
+        ("the disk is full", "PodFailed"),
+    ] {
+        let pod = server_pod(PodPhase::Failed, exited(1, "Error", sentence));
+        let trouble = why_the_server_failed(&with_pods(seen.clone(), [pod]), "BackoffLimitExceeded", "too often");
+        assert_eq!((trouble.reason, trouble.sentence), (reason, format!("pod mail-server-0-x: {sentence}")));
+    }
+}

@@ -143,7 +143,7 @@ fn a_gradient_beyond_any_scale_takes_out_its_sender_alone() {
         let ask = begin_second_step(third);
         third.send(with(&ask, floats("gradient", PayloadKind::ActivationGradient, &[2, 3, HIDDEN], f32::MAX)));
         let told = third.refusal();
-        assert!(told.starts_with("the loss of silo/2 became NaN in round 1, step 2"), "{told}");
+        assert!(told.starts_with("NonFiniteLoss: the loss of silo/2 became NaN in round 1, step 2"), "{told}");
     });
     assert_refused(&ended, &[RefusalReason::Other]);
     assert!(ended.adapter() == alone(SPLIT_U));

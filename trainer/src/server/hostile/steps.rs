@@ -187,7 +187,7 @@ fn activations_beyond_any_scale_take_out_their_sender_alone() {
                 third.give_up();
             } else {
                 let told = reply.fields["reason"].as_str().unwrap();
-                assert!(told.starts_with("the loss of silo/2 became NaN in round 1, step 2"), "{told}");
+                assert!(told.starts_with("NonFiniteLoss: the loss of silo/2 became NaN in round 1, step 2"), "{told}");
             }
         });
         assert!(ended.refused().iter().all(|refused| *refused == ("silo/2", RefusalReason::Other)));
