@@ -138,7 +138,7 @@ pub fn promtool_accepts(text: &str) -> bool {
 }
 
 /// `PROMTOOL`, else the one that `make test` brings, else the one on the path.
-fn promtool() -> Option<PathBuf> {
+pub fn promtool() -> Option<PathBuf> {
     let brought = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/tools/promtool");
     let on_path = env::var_os("PATH").unwrap_or_default();
     let mut places = env::var_os("PROMTOOL").map(PathBuf::from).into_iter().chain([brought]);

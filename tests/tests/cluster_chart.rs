@@ -99,6 +99,8 @@ async fn values_that_mean_nothing_are_refused_by_name() {
         ("logFormat=xml", &["logFormat"]),
         ("image.repository=fedtune:1", &["image/repository", "pattern"]),
         ("serviceAccount.create=false", &["serviceAccount.name"]),
+        ("monitoring.interval=often", &["monitoring/interval", "pattern"]),
+        ("monitoring.podMonitor.enabled=true", &["monitoring.coreos.com/v1", "install them first"]),
     ] {
         let ended = template(cluster, "team", &[value]);
         assert_ne!(ended.code, Some(0), "{value}");
