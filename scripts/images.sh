@@ -29,6 +29,7 @@ main() {
     context=$(mktemp -d "$images/context.XXXXXX")
     trap 'rm -rf "$context" "$context.base"' EXIT
     for image in "$@"; do
+        rm -rf "${context:?}"/*
         case $image in
             pause) build_pause ;;
             operator) build_operator ;;
@@ -41,12 +42,12 @@ main() {
 
 build_pause() {
     fill_pause
-    make_image pause localhost/pause:1
+    make_image pause pause localhost/pause:1
 }
 
 build_operator() {
     fill_operator
-    make_image operator "localhost/fedtune-operator:$(version)" "${labels[@]}"
+    make_image operator operator "localhost/fedtune-operator:$(version)"
 }
 
 # build_trainer cpu|cuda
@@ -54,7 +55,8 @@ build_trainer() {
     local suffix=
     [[ $1 == cpu ]] || suffix=-$1
     fill_trainer "$1"
-    make_image trainer "localhost/fedtune:$(version)$suffix" "${labels[@]}" --build-arg "TORCH=$1" --build-arg "BASE=$(base)"
+    make_image trainer "trainer$suffix" "localhost/fedtune:$(version)$suffix" \
+        --build-arg "TORCH=$1" --build-arg "BASE=$(base)"
 }
 
 version() {
