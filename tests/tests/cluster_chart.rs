@@ -12,12 +12,13 @@ use kube::{Api, api::PostParams};
 use serde_json::Value;
 
 /// Values that change what is installed, each as `--set` takes it.
-const MATRIX: [&[&str]; 6] = [
+const MATRIX: [&[&str]; 7] = [
     &[],
     &["namespaced=true"],
     &["serviceAccount.create=false", "serviceAccount.name=there"],
     &["imagePullSecrets={registry}", "image.repository=registry.example.com:5000/fedtune-operator", "image.tag=v1"],
     &["replicas=2", "log=fedtune_operator=debug\\,info", "logFormat=text", "priorityClassName=system-cluster-critical"],
+    &["trainer.image.pullPolicy=Always", "trainer.lingerSeconds=5"],
     &["podLabels.team=ml", "podAnnotations.note=yes", "nodeSelector.pool=cpu", "tolerations[0].operator=Exists"],
 ];
 
@@ -96,6 +97,7 @@ async fn values_that_mean_nothing_are_refused_by_name() {
         ("repicas=2", &["repicas"][..]),
         ("image.tga=1", &["image", "tga"]),
         ("replicas=two", &["replicas", "integer"]),
+        ("trainer.lingerSeconds=60", &["trainer/lingerSeconds"]),
         ("logFormat=xml", &["logFormat"]),
         ("image.repository=fedtune:1", &["image/repository", "pattern"]),
         ("serviceAccount.create=false", &["serviceAccount.name"]),
