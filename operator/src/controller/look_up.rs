@@ -19,6 +19,9 @@ use crate::memory::Memories;
 /// Events of one object that are read, at most.
 const EVENTS: u32 = 50;
 
+/// A warning that keeps no pod from starting: several pods share a volume of the node, and its group is not theirs.
+const HARMLESS: &str = "AlreadyMountedVolume";
+
 /// Answers to `questions` about the run with this uid; asks at most once in a while.
 pub async fn look_up(
     client: &Client,
@@ -47,7 +50,8 @@ pub async fn look_up(
 async fn warning(events: &Api<Event>, subject: &Subject) -> Result<Option<(String, Warning)>, kube::Error> {
     let of_it = format!("involvedObject.uid={},type=Warning", subject.uid);
     let list = events.list(&ListParams::default().fields(&of_it).limit(EVENTS)).await?;
-    let latest = list.items.into_iter().max_by_key(seen_last);
+    let serious = list.items.into_iter().filter(|event| event.reason.as_deref() != Some(HARMLESS));
+    let latest = serious.max_by_key(seen_last);
     Ok(latest.map(|event| {
         let (reason, note) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
         (subject.uid.clone(), Warning { reason, note })
