@@ -69,8 +69,9 @@ control-plane:
 	$(TIMED) scripts/cluster.sh control-plane helm
 
 .PHONY: node
-node: control-plane
-	$(TIMED) scripts/cluster.sh node
+node:
+	@scripts/check_node.sh
+	$(TIMED) scripts/cluster.sh control-plane helm node
 
 .PHONY: images
 images: setup ## Build the images of operator and trainer, with buildah or docker (LIBTORCH=DIR: with that libtorch)
@@ -80,7 +81,7 @@ CLUSTER = $(TARGET)/debug/fedtune-cluster
 CLUSTER_NOTE := .cache/k8s/running
 
 .PHONY: cluster
-cluster: node images ## Start a real cluster of one node on this machine, without the operator yet; prints the KUBECONFIG line; takes root
+cluster: node images ## Start a real cluster of one node on this machine with the operator in it; prints the KUBECONFIG line; takes root
 	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune-cluster
 	@$(CLUSTER) up $(CLUSTER_NOTE)
 
@@ -91,7 +92,8 @@ cluster-down: ## End it
 
 .PHONY: e2e
 e2e: node images ## Run what needs nodes: pods on a real cluster; takes root
-	$(TIMED) cargo test $(LOCKED) --workspace --test cluster_node -- --ignored --test-threads 1
+	$(TIMED) env FEDTUNE_PROGRAM=$(abspath $(TARGET))/release/fedtune \
+		cargo test $(LOCKED) --workspace --test cluster_node --test e2e -- --ignored --nocapture --test-threads 1
 
 .PHONY: check
 check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files: what must be clean besides the tests

@@ -11,6 +11,7 @@
 //! | `keeper.rs` | the harness' end of it |
 //! | `lasting.rs` | a cluster that outlives the program that started it |
 //! | `node.rs` | what runs pods, and what it is told |
+//! | `operator.rs` | the operator, installed as a user does, and the volumes that manifests read |
 //! | `orders.rs` | what is said between the two |
 //! | `pki.rs` | certificates |
 //! | `programs.rs` | where the programs lie |
@@ -24,6 +25,7 @@ mod keep;
 mod keeper;
 mod lasting;
 mod node;
+mod operator;
 mod orders;
 mod pki;
 mod programs;
@@ -32,6 +34,7 @@ mod volumes;
 use std::{
     fs,
     path::PathBuf,
+    process::Stdio,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -50,7 +53,7 @@ use tokio::{sync::OnceCell, time};
 use self::{control_plane::ControlPlane, enclosure::Number, keeper::Keeper, orders::Order, pki::Pki};
 pub use self::{
     keep::{keep, keep_enclosed, keep_parts},
-    lasting::{end_lasting, start_lasting},
+    lasting::{Lasting, end_lasting, start_lasting},
 };
 use crate::siege::quiet_address;
 
@@ -84,8 +87,12 @@ impl Cluster {
 
     /// All of Kubernetes with one node, and the images that `make images` built; takes root.
     pub async fn node() -> Self {
-        let folder = folder::new();
-        let (keeper, number) = Keeper::start_enclosed(&folder);
+        Self::node_in(folder::new(), Stdio::inherit()).await
+    }
+
+    /// A node in this folder, whose keeper says what goes wrong to `errors`.
+    async fn node_in(folder: PathBuf, errors: Stdio) -> Self {
+        let (keeper, number) = Keeper::start_enclosed(&folder, errors);
         let cluster = Self { keeper: Mutex::new(keeper), folder, number: Some(number) };
         cluster.prepare_node();
         let (plane, pki) = (node::control_plane(number), Pki::new(cluster.folder.join("pki")));
@@ -100,6 +107,17 @@ impl Cluster {
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Cluster> = OnceCell::const_new();
         SHARED.get_or_init(Self::control_plane).await
+    }
+
+    /// The cluster with a node and the operator that all tests of one process share; each takes a namespace of its own.
+    pub async fn with_operator() -> &'static Self {
+        static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+        let start = async || {
+            let cluster = Self::node().await;
+            cluster.install_operator(&["trainer.lingerSeconds=0"]).await;
+            cluster
+        };
+        SHARED.get_or_init(start).await
     }
 
     async fn start_control_plane(&self, plane: &ControlPlane) {

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
 //! | `cluster.rs` | a Kubernetes cluster: the real API server, and the real rest |
+//! | `doomed.rs` | a test that is killed while its cluster runs |
+//! | `experiment.rs` | an experiment of `manifests/`, run here and on a cluster |
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
 //! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
@@ -15,6 +17,8 @@
 
 mod bench;
 pub mod cluster;
+pub mod doomed;
+pub mod experiment;
 pub mod exposition;
 pub mod files;
 pub mod http;

@@ -100,9 +100,14 @@ impl Running {
         Self { child, stdout, stderr, said: String::new() }
     }
 
-    /// Waits until the process ends. Outputs end with it, so no clock has to be watched.
-    pub fn wait(mut self) -> Ended {
-        let deadline = Instant::now() + LIMIT;
+    /// Waits until the process ends.
+    pub fn wait(self) -> Ended {
+        self.wait_within(LIMIT)
+    }
+
+    /// Waits until the process ends, for so long. Outputs end with it, so no clock has to be watched.
+    pub fn wait_within(mut self, limit: Duration) -> Ended {
+        let deadline = Instant::now() + limit;
         while self.read_line(deadline).is_some() {}
         let stdout = self.stdout.iter().collect();
         let status = self.child.wait().expect("a child can be waited for");
@@ -134,7 +139,7 @@ impl Running {
                 Some(line)
             }
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("a process took longer than {LIMIT:?}; it said:\n{}", self.said),
+            Err(RecvTimeoutError::Timeout) => panic!("a process took too long; it said:\n{}", self.said),
         }
     }
 

@@ -1,7 +1,12 @@
 //! A cluster with a node: pods run, find each other by name, and have volumes.
 //! Must not test the operator.
 
-use fedtune_tests::cluster::Cluster;
+use std::{fs, path::Path, time::Duration};
+
+use fedtune_tests::{
+    cluster::Cluster,
+    doomed::{Doomed, is_doomed, processes_of, wait_for_the_end},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -9,7 +14,6 @@ use kube::{
     runtime::wait::{Condition, await_condition},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// The trainer, as `make images` tags it.
 const TRAINER: &str = concat!("localhost/fedtune:", env!("CARGO_PKG_VERSION"));
@@ -83,5 +87,41 @@ async fn a_restricted_namespace_runs_the_trainers_image_and_its_volumes_are_its_
     let (phase, said) =
         run(&cluster, &namespace, &pod("reads", &["run", "/volumes/specs/broken.yaml"], &["specs"])).await;
     assert_eq!(phase, "Failed");
-    assert!(said.contains("kind is Nothing"), "{said}");
+    assert!(said.contains("kind is the text \"Nothing\""), "{said}");
+}
+
+#[test]
+#[ignore = "it takes root and images: make e2e runs it"]
+fn nothing_is_left_of_a_node_when_its_test_is_killed() {
+    let doomed = Doomed::start("one_that_is_killed");
+    let folder = doomed.folder().to_owned();
+    let name = enclosure(&folder).expect("it has an enclosure");
+    assert!(!named(&name).is_empty() && processes_of(&folder) != 0);
+    doomed.kill();
+    assert!(!folder.exists() && processes_of(&folder) == 0, "{} is still there", folder.display());
+    assert_eq!((enclosure(&folder), named(&name)), (None, Vec::new()));
+}
+
+#[tokio::test]
+#[ignore = "started by another test, which kills it"]
+async fn one_that_is_killed() {
+    if is_doomed() {
+        wait_for_the_end(&Cluster::node().await).await;
+    }
+}
+
+/// The name of the enclosure of the cluster in `folder`: the lock that tells of it.
+fn enclosure(folder: &Path) -> Option<String> {
+    let locks = Path::new("/run/fedtune").read_dir().expect("a node has a lock");
+    let mut locks = locks.map(|lock| lock.expect("a folder can be listed").path());
+    let lock = locks.find(|lock| fs::read_to_string(lock).is_ok_and(|of| Path::new(&of) == folder))?;
+    Some(lock.file_name().expect("a lock has a name").to_string_lossy().into_owned())
+}
+
+/// What the kernel has under the name of an enclosure: its network, this machine's end of the cable, control groups.
+fn named(name: &str) -> Vec<String> {
+    let groups = Path::new("/sys/fs/cgroup").read_dir().expect("a node has control groups");
+    let groups = groups.map(|group| group.expect("a folder can be listed").path()).filter(|group| !group.is_symlink());
+    let places = groups.chain(["/run/netns", "/sys/class/net", "/sys/fs/cgroup"].map(Into::into));
+    places.map(|place| place.join(name)).filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
 }

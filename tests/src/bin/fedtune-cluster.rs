@@ -4,7 +4,7 @@
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use fedtune_tests::cluster::{end_lasting, keep, keep_enclosed, keep_parts, start_lasting};
+use fedtune_tests::cluster::{Lasting, end_lasting, keep, keep_enclosed, keep_parts, start_lasting};
 
 /// Keeps Kubernetes clusters for tests.
 #[derive(Parser)]
@@ -26,7 +26,7 @@ enum Command {
         #[arg(long, conflicts_with = "enclosed", hide = true)]
         inside: bool,
     },
-    /// Starts a cluster with one node, and prints how it is reached; takes root.
+    /// Starts a cluster with one node and the operator, and prints how it is reached; takes root.
     Up {
         /// Where it is noted how the cluster is ended.
         note: PathBuf,
@@ -53,7 +53,9 @@ async fn run(command: Command) -> io::Result<()> {
         Command::Keep { folder, inside: true, .. } => keep_parts(&folder),
         Command::Keep { folder, .. } => keep(&folder),
         Command::Up { note } => {
-            println!("export KUBECONFIG={}", start_lasting(&note).await?.display());
+            let Lasting { kubeconfig, results } = start_lasting(&note).await?;
+            eprintln!("Its claims models and mail hold what make setup brought; results is {}.", results.display());
+            println!("export KUBECONFIG={}", kubeconfig.display());
             Ok(())
         }
         Command::Down { note } => {

@@ -2,6 +2,7 @@
 //! Must not change how a cluster runs.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::PathBuf,
@@ -9,15 +10,17 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::{
     Api, Client, Config,
     api::{ObjectMeta, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
+    runtime::wait::await_condition,
 };
 use serde_json::Value;
+use tokio::time;
 
-use super::{Cluster, programs};
+use super::{Cluster, LIMIT, programs};
 use crate::program::Ended;
 
 impl Cluster {
@@ -35,13 +38,30 @@ impl Cluster {
 
     /// A namespace that no other test has, beginning with `prefix`.
     pub async fn namespace(&self, prefix: &str) -> String {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-        let namespace = Namespace { metadata, ..Namespace::default() };
-        let namespaces: Api<Namespace> = Api::all(self.client().await);
-        namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace can be made");
+        let name = new_name(prefix);
+        self.make_namespace(&name, BTreeMap::new()).await;
         name
+    }
+
+    /// A namespace of this name in which nothing runs that the `restricted` level forbids.
+    pub(super) async fn make_restricted_namespace(&self, name: &str) {
+        let level = ("pod-security.kubernetes.io/enforce".to_owned(), "restricted".to_owned());
+        self.make_namespace(name, BTreeMap::from([level])).await;
+    }
+
+    async fn make_namespace(&self, name: &str, labels: BTreeMap<String, String>) {
+        let client = self.client().await;
+        let metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let made = namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await;
+        made.expect("a namespace can be made");
+        if self.number.is_some() {
+            // Until a controller has made it, pods are refused.
+            let accounts: Api<ServiceAccount> = Api::namespaced(client, name);
+            let is_there = |account: Option<&ServiceAccount>| account.is_some();
+            let waited = time::timeout(LIMIT, await_condition(accounts, "default", is_there)).await;
+            waited.expect("a namespace gets its service account in time").expect("an account can be watched");
+        }
     }
 
     /// `kubectl` as the administrator runs it, with `input` on its standard input.
@@ -76,4 +96,10 @@ impl Cluster {
         // The last line may be half written.
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
+}
+
+/// A name that no other object of this process has.
+pub(super) fn new_name(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

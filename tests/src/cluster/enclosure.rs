@@ -2,7 +2,8 @@
 //! Must not need cleaning by whoever is inside: when the enclosure ends, the kernel ends all that is in it.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     process::Command,
@@ -18,6 +19,8 @@ use signal_hook::{
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 /// Enclosures that one machine may have at once.
 const MOST: u8 = 100;
+/// Where their locks are, each with the folder of its cluster.
+const LOCKS: &str = "/run/fedtune";
 
 /// The number of an enclosure, from which its names and addresses follow.
 ///
@@ -47,15 +50,44 @@ impl Number {
     }
 }
 
-/// Takes the first number that no living enclosure has.
-pub(super) fn claim() -> io::Result<Number> {
+/// A number that is this process' for as long as it holds its lock, however it ends.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) number: Number,
+    lock: File,
+}
+
+impl Claim {
+    /// Gives back what the kernel does not by itself, and the number last. The cluster's folder is its keeper's to sweep.
+    pub(super) fn give_back(self) -> io::Result<()> {
+        release(self.number)?;
+        self.lock.set_len(0)
+    }
+}
+
+/// Takes the first number that no living process has, for the cluster in `folder`. What an earlier one left behind, whose
+/// keeper was killed, goes first.
+pub(super) fn claim(folder: &Path) -> io::Result<Claim> {
+    fs::create_dir_all(LOCKS)?;
     for number in (0..MOST).map(Number) {
-        // It either makes the name or finds it taken, so that two who try at once get two.
-        if run("ip", &["netns", "add", &number.name()]).is_ok() {
-            return Ok(number);
+        let path = Path::new(LOCKS).join(number.name());
+        let lock = File::options().create(true).truncate(false).write(true).open(&path)?;
+        if lock.try_lock().is_ok() {
+            clear_away(number, Path::new(&fs::read_to_string(&path)?))?;
+            fs::write(&path, folder.as_os_str().as_encoded_bytes())?;
+            run("ip", &["netns", "add", &number.name()])?;
+            return Ok(Claim { number, lock });
         }
     }
-    Err(io::Error::other(format!("{MOST} clusters run on this machine, or network namespaces may not be made")))
+    Err(io::Error::other(format!("{MOST} clusters run on this machine already")))
+}
+
+/// The processes of an enclosure end with its keeper, and their mounts with them; names, groups and files do not.
+fn clear_away(number: Number, folder: &Path) -> io::Result<()> {
+    if Path::new("/run/netns").join(number.name()).exists() {
+        release(number)?;
+    }
+    if folder.exists() { fs::remove_dir_all(folder) } else { Ok(()) }
 }
 
 /// Joins the enclosure's network to this machine's.
@@ -78,7 +110,9 @@ pub(super) fn connect(number: Number) -> io::Result<()> {
 
 /// Keeps the parts of the cluster in `folder`, inside of the enclosure.
 pub(super) fn keep_inside(number: Number, folder: &Path) -> io::Result<()> {
-    let mut command = Command::new("nsenter");
+    let mut command = Command::new("setpriv");
+    // Each ends with the one before it, so that none is left when this process is killed.
+    command.args(["--pdeathsig", "KILL", "--", "nsenter"]);
     command.arg(format!("--net=/run/netns/{}", number.name()));
     command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     let mut inside = command.arg(env::current_exe()?).args(["keep", "--inside"]).arg(folder).spawn()?;
@@ -93,9 +127,11 @@ pub(super) fn keep_inside(number: Number, folder: &Path) -> io::Result<()> {
     inside.wait().map(drop)
 }
 
-/// Gives back what the kernel does not by itself.
-pub(super) fn release(number: Number) -> io::Result<()> {
+/// Removes names and groups; the cable at once, so that the next enclosure of the number can have one.
+fn release(number: Number) -> io::Result<()> {
     let name = number.name();
+    // It is there only if the enclosure was joined to this machine.
+    let _ = run("ip", &["link", "delete", &name]);
     run("ip", &["netns", "delete", &name])?;
     control_group_roots()?.iter().try_for_each(|root| remove_groups(&root.join(&name)))
 }

@@ -33,12 +33,13 @@ pub fn keep(folder: &Path) -> io::Result<()> {
 
 /// The same, with all parts in an enclosure of their own, whose number is the first answer.
 pub fn keep_enclosed(folder: &Path) -> io::Result<()> {
-    let number = enclosure::claim()?;
+    let claim = enclosure::claim(folder)?;
+    let number = claim.number;
     let kept = enclosure::connect(number).and_then(|()| {
         say(&Answer::Enclosed(number.0))?;
         enclosure::keep_inside(number, folder)
     });
-    enclosure::release(number)?;
+    claim.give_back()?;
     sweep(folder)?;
     kept
 }

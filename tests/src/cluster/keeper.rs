@@ -28,20 +28,22 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Starts a keeper for the cluster in `folder`.
     pub(super) fn start(folder: &Path) -> Self {
-        Self::start_with(folder, &[])
+        Self::start_with(folder, &[], Stdio::inherit())
     }
 
-    /// Starts a keeper whose parts have an enclosure to themselves, and gives its number.
-    pub(super) fn start_enclosed(folder: &Path) -> (Self, Number) {
-        let mut keeper = Self::start_with(folder, &["--enclosed"]);
+    /// Starts a keeper whose parts have an enclosure to themselves, and gives its number. What goes wrong at the end it
+    /// says to `errors`.
+    pub(super) fn start_enclosed(folder: &Path, errors: Stdio) -> (Self, Number) {
+        let mut keeper = Self::start_with(folder, &["--enclosed"], errors);
         let Answer::Enclosed(number) = keeper.listen() else { panic!("an enclosure's number is its first answer") };
         (keeper, Number(number))
     }
 
     /// A terminal's Ctrl-C is not for it: it ends after the test.
-    fn start_with(folder: &Path, flags: &[&str]) -> Self {
+    fn start_with(folder: &Path, flags: &[&str], errors: Stdio) -> Self {
         let mut command = Command::new(program());
         command.arg("keep").args(flags).arg(folder).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(errors);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("it is piped"));

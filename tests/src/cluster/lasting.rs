@@ -2,7 +2,8 @@
 //! Must not be used by tests: they would leave it behind.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -10,22 +11,39 @@ use std::{
 
 use tokio::time::{self, Instant};
 
-use super::Cluster;
+use super::{Cluster, folder};
 
 /// What the end of a cluster may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at whether it is gone.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Starts one and notes in `note` how it is ended; gives its kubeconfig.
-pub async fn start_lasting(note: &Path) -> io::Result<PathBuf> {
+/// Where `tests/e2e/volumes.yaml` finds its claims without being told a namespace.
+const NAMESPACE: &str = "default";
+
+/// A cluster that goes on.
+#[derive(Debug)]
+pub struct Lasting {
+    /// The administrator's way into it.
+    pub kubeconfig: PathBuf,
+    /// The folder on this machine behind the claim `results`.
+    pub results: PathBuf,
+}
+
+/// Starts one with the operator and the volumes that manifests read, and notes in `note` how it is ended.
+pub async fn start_lasting(note: &Path) -> io::Result<Lasting> {
     if let Some((_, folder)) = read(note)?.filter(|(_, folder)| folder.exists()) {
         return Err(io::Error::other(format!("a cluster runs already, in {}; end it first", folder.display())));
     }
-    let cluster = Cluster::node().await;
+    let folder = folder::new();
+    // Nobody's pipe is held open by what goes on.
+    let errors = File::create(folder.join("log/keeper.log"))?;
+    let cluster = Cluster::node_in(folder, errors.into()).await;
+    cluster.install_operator(&[]).await;
+    let results = cluster.claim_inputs(NAMESPACE).await;
     let process = cluster.keeper().detach();
     fs::write(note, format!("{process} {}", cluster.folder.display()))?;
-    Ok(cluster.kubeconfig())
+    Ok(Lasting { kubeconfig: cluster.kubeconfig(), results })
 }
 
 /// Ends the one that is noted in `note`, and waits until nothing of it is left; false where there is none.

@@ -29,16 +29,16 @@ pub(super) fn cached(name: &str, part: &str) -> PathBuf {
     program
 }
 
-/// The images that `make images` built; the one of pauses is among them, without which no pod starts.
-pub(super) fn images() -> Vec<PathBuf> {
-    let folder = root().join(".cache/images");
-    let entries = folder.read_dir().into_iter().flatten().map(|entry| entry.expect("a folder can be listed").path());
-    let images: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|ending| ending == "tar")).collect();
-    let has_pause = images.iter().any(|image| image.ends_with("pause.tar"));
-    assert!(has_pause, "there is no {}, which every pod needs; run make images", folder.join("pause.tar").display());
-    images
+/// The images that `make images` built, as archives; the one of pauses is what no pod starts without.
+pub(super) fn images() -> [PathBuf; 3] {
+    ["pause", "operator", "trainer"].map(|name| {
+        let archive = root().join(format!(".cache/images/{name}.tar"));
+        assert!(archive.is_file(), "there is no {}, which a node needs; run make images", archive.display());
+        archive
+    })
 }
 
-fn root() -> &'static Path {
+/// The workspace's folder.
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace holds the crate")
 }

@@ -7,10 +7,15 @@ use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::PostParams,
+    runtime::wait::{Condition, await_condition},
+};
 use serde_json::{Value, json};
+use tokio::time;
 
-use super::{Cluster, node};
+use super::{Cluster, LIMIT, node};
 
 /// Volumes that a cluster has for claims which name none.
 const STOCK: usize = 64;
@@ -87,6 +92,8 @@ impl Cluster {
         });
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client, namespace);
         claims.create(&PostParams::default(), &typed(object)).await.expect("a claim can be made");
+        let bound = time::timeout(LIMIT, await_condition(claims, claim, is_bound())).await;
+        bound.expect("a volume is bound in time").expect("a claim can be watched");
     }
 }
 
@@ -105,6 +112,14 @@ fn volume(name: &str, path: &Path, size: &str, class: Option<&str>) -> Value {
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
         },
     })
+}
+
+/// Whether a claim has its volume.
+fn is_bound() -> impl Condition<PersistentVolumeClaim> {
+    |claim: Option<&PersistentVolumeClaim>| {
+        let phase = claim.and_then(|claim| claim.status.as_ref()?.phase.as_deref());
+        phase == Some("Bound")
+    }
 }
 
 async fn create_volume(client: &Client, volume: Value) {

@@ -1,0 +1,42 @@
+//! The operator on a cluster, installed from the chart as a user does, and the volumes that manifests read.
+//! Must not know what a run does.
+
+use std::path::PathBuf;
+
+use super::{Cluster, access::new_name, programs};
+
+/// Where the operator is installed; no pod of it may do what the `restricted` level forbids.
+const NAMESPACE: &str = "fedtune-system";
+/// The images as `make images` names them.
+const IMAGES: [&str; 2] = ["image.repository=localhost/fedtune-operator", "trainer.image.repository=localhost/fedtune"];
+
+impl Cluster {
+    /// Installs the operator with these values of the chart, and waits until it is ready.
+    pub async fn install_operator(&self, values: &[&str]) {
+        let chart = programs::root().join("charts/fedtune").display().to_string();
+        self.make_restricted_namespace(NAMESPACE).await;
+        let sets = IMAGES.iter().chain(values).flat_map(|value| ["--set", value]);
+        let install = ["install", "fedtune", &chart, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"];
+        let words: Vec<&str> = install.into_iter().chain(sets).collect();
+        let installed = self.helm(&words);
+        let pods = || self.kubectl(&["describe", "pods", "--namespace", NAMESPACE], "").stdout;
+        assert_eq!(installed.code, Some(0), "{installed:#?}\n{}", pods());
+    }
+
+    /// A namespace that no other test has, with [`Cluster::claim_inputs`]; its name, and the folder of its results.
+    pub async fn experiment(&self, prefix: &str) -> (String, PathBuf) {
+        let name = new_name(prefix);
+        self.make_restricted_namespace(&name).await;
+        let results = self.claim_inputs(&name).await;
+        (name, results)
+    }
+
+    /// The claims that `tests/e2e/volumes.yaml` mounts: `models` and `mail` as `make setup` brought them, and an empty one
+    /// for `results`, whose folder on this machine is given.
+    pub async fn claim_inputs(&self, namespace: &str) -> PathBuf {
+        for (claim, content) in [("models", ".cache/models"), ("mail", ".cache/mail")] {
+            self.claim_filled(namespace, claim, &programs::root().join(content)).await;
+        }
+        self.claim_empty(namespace, "results").await
+    }
+}

@@ -1,0 +1,202 @@
+//! An experiment of `manifests/`, patched: run by the program on this machine, and by the operator on a cluster.
+//! Must not change a word of it between the two.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use fedtune_crds::{FederatedFineTune, status::Phase};
+use kube::{
+    Api,
+    runtime::wait::{Condition, await_condition},
+};
+use serde_json::Value;
+use tokio::time;
+
+use crate::{cluster::Cluster, program, program::Running};
+
+/// What a run may take, here or on a cluster; far more than it needs.
+const LIMIT: Duration = Duration::from_secs(900);
+/// Makes an experiment small: it names a BERT, which does not speak.
+const SHRINK: &str = "shrink";
+
+/// Names and contents of the files of a folder.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// A resource as it is given to both.
+#[derive(Debug)]
+pub struct Experiment {
+    name: String,
+    json: Value,
+}
+
+impl Experiment {
+    /// `manifests/<manifest>.yaml` with patches of `tests/e2e/`, one after the other, as `kubectl patch` makes them.
+    pub fn new(cluster: &Cluster, manifest: &str, patches: &[&str]) -> Self {
+        let file = root().join("manifests").join(manifest).with_extension("yaml");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let before = patched(cluster, &text, "volumes");
+        let patch = |json: Value, name: &&str| keep_tongue(patched(cluster, &json.to_string(), name), &json, name);
+        let json = patches.iter().fold(before, patch);
+        let name = json["metadata"]["name"].as_str().expect("a manifest has a name").to_owned();
+        Self { name, json }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is at this JSON pointer becomes `value`.
+    pub fn set(&mut self, pointer: &str, value: Value) {
+        let (parent, field) = pointer.rsplit_once('/').expect("a pointer begins with a slash");
+        let parent = self.json.pointer_mut(parent).unwrap_or_else(|| panic!("there is no {parent}"));
+        parent[field] = value;
+    }
+
+    /// Runs it on this machine; the files of its adapter.
+    pub fn adapter_here(&self) -> Files {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let spec = folder.path().join("spec.yaml");
+        fs::write(&spec, self.json.to_string()).expect("a temporary folder can be written");
+        let mut command = Command::new(program());
+        // Its relative paths are the workspace's.
+        command.arg("run").arg(&spec).arg("--out").arg(folder.path()).current_dir(root()).env_remove("RUST_LOG");
+        let _ended = Running::start(&mut command).wait_within(LIMIT).well();
+        files(&folder.path().join(&self.name).join("adapter"))
+    }
+
+    /// Applies it as a user does.
+    pub fn apply(&self, cluster: &Cluster, namespace: &str) {
+        let _applied = cluster.kubectl(&["apply", "-n", namespace, "-f", "-"], &self.json.to_string()).well();
+    }
+
+    /// Applies it and waits for its end, and says how long it took.
+    pub async fn run_on(&self, cluster: &Cluster, namespace: &str) -> FederatedFineTune {
+        let began = Instant::now();
+        self.apply(cluster, namespace);
+        self.wait(cluster, namespace, has_a_round()).await;
+        let first = began.elapsed();
+        let ended = self.wait(cluster, namespace, has_ended()).await;
+        // Where no test's output is caught.
+        let said = writeln!(
+            std::io::stderr(),
+            "{}: first round after {:.1} s, ended after {:.1} s",
+            self.name,
+            first.as_secs_f64(),
+            began.elapsed().as_secs_f64(),
+        );
+        said.expect("standard error can be written");
+        ended
+    }
+
+    /// Waits until the resource is as it should be, and fails the test with what the cluster knows where that takes too
+    /// long.
+    pub async fn wait(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        condition: impl Condition<FederatedFineTune>,
+    ) -> FederatedFineTune {
+        let runs: Api<FederatedFineTune> = Api::namespaced(cluster.client().await, namespace);
+        match time::timeout(LIMIT, await_condition(runs, &self.name, condition)).await {
+            Ok(met) => met.expect("a resource can be watched").expect("nobody deletes it"),
+            Err(_) => panic!("{} is not there after {LIMIT:?}:\n{}", self.name, known(cluster, namespace)),
+        }
+    }
+}
+
+/// Whether a run is over, one way or the other.
+pub fn has_ended() -> impl Condition<FederatedFineTune> {
+    |run: Option<&FederatedFineTune>| {
+        phase(run).is_some_and(|phase| match phase {
+            Phase::Succeeded | Phase::Failed => true,
+            Phase::Pending | Phase::Starting | Phase::Running | Phase::Suspended => false,
+        })
+    }
+}
+
+/// Whether the first round is done, or none will be.
+fn has_a_round() -> impl Condition<FederatedFineTune> {
+    |run: Option<&FederatedFineTune>| {
+        let round = run.and_then(|run| run.status.as_ref()?.round);
+        round.is_some_and(|round| round > 0) || has_ended().matches_object(run)
+    }
+}
+
+/// Whether the message of the resource has all of these words.
+pub fn says<'a>(words: &'a [&'a str]) -> impl Condition<FederatedFineTune> + 'a {
+    |run: Option<&FederatedFineTune>| {
+        let message = run.and_then(|run| run.status.as_ref()?.message.as_deref()).unwrap_or_default();
+        words.iter().all(|word| message.contains(word))
+    }
+}
+
+fn phase(run: Option<&FederatedFineTune>) -> Option<Phase> {
+    run?.status.as_ref()?.phase
+}
+
+fn patched(cluster: &Cluster, text: &str, patch: &str) -> Value {
+    let file = root().join("tests/e2e").join(patch).with_extension("yaml").display().to_string();
+    let words = ["patch", "--local", "-f", "-", "--type", "merge", "--patch-file", &file, "-o", "json"];
+    serde_json::from_str(&cluster.kubectl(&words, text).well().stdout).expect("kubectl writes JSON")
+}
+
+/// A language model stays the one that it was.
+fn keep_tongue(mut after: Value, before: &Value, patch: &str) -> Value {
+    if patch == SHRINK && before["spec"]["model"]["task"] == "CausalLM" {
+        after["spec"]["model"]["source"] = before["spec"]["model"]["source"].clone();
+    }
+    after
+}
+
+/// What the cluster knows of the runs of a namespace and their pods.
+fn known(cluster: &Cluster, namespace: &str) -> String {
+    let about = |kind: &str| cluster.kubectl(&["describe", kind, "-n", namespace], "").stdout;
+    about("fft") + &about("pods")
+}
+
+/// The files below `folder`.
+///
+/// # Panics
+/// Where there is no such folder.
+pub fn files(folder: &Path) -> Files {
+    let mut found = Files::new();
+    collect(folder, folder, &mut found);
+    found
+}
+
+fn collect(root: &Path, folder: &Path, found: &mut Files) {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    for path in entries.map(|entry| entry.expect("a folder can be listed").path()) {
+        if path.is_dir() {
+            collect(root, &path, found);
+        } else {
+            let name = path.strip_prefix(root).expect("it lies below the root").display().to_string();
+            let content = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            found.insert(name, content);
+        }
+    }
+}
+
+/// The names of all manifests, sorted.
+pub fn manifests() -> Vec<String> {
+    let folder = root().join("manifests");
+    let entries = folder.read_dir().expect("there are manifests");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("a folder can be listed").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
+        .map(|path| path.file_stem().expect("a file has a name").to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace holds the crate").to_owned()
+}
