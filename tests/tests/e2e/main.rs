@@ -1,0 +1,5 @@
+//! `make e2e`: runs of the operator on a real cluster of one node, in one cluster that all tests share.
+//! Must not test what takes no node.
+
+mod runs;
+mod troubles;
