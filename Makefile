@@ -91,9 +91,9 @@ cluster-down: ## End it
 	@$(CLUSTER) down $(CLUSTER_NOTE)
 
 .PHONY: e2e
-e2e: node images ## Run what needs nodes: pods on a real cluster; takes root
+e2e: node images ## Run what needs nodes: pods on a real cluster (ONLY=each_framework: one run of each); takes root
 	$(TIMED) env FEDTUNE_PROGRAM=$(abspath $(TARGET))/release/fedtune \
-		cargo test $(LOCKED) --workspace --test cluster_node --test e2e -- --ignored --nocapture --test-threads 1
+		cargo test $(LOCKED) --workspace --test cluster_node --test e2e -- --ignored --nocapture --test-threads 1 $(ONLY)
 
 .PHONY: check
 check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files: what must be clean besides the tests

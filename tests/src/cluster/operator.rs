@@ -3,10 +3,14 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::{Cluster, access::new_name, programs};
 
 /// Where the operator is installed; no pod of it may do what the `restricted` level forbids.
 const NAMESPACE: &str = "fedtune-system";
+/// Its service account.
+const ACCOUNT: &str = "fedtune-operator";
 /// The images as `make images` names them.
 const IMAGES: [&str; 2] = ["image.repository=localhost/fedtune-operator", "trainer.image.repository=localhost/fedtune"];
 
@@ -21,6 +25,15 @@ impl Cluster {
         let installed = self.helm(&words);
         let pods = || self.kubectl(&["describe", "pods", "--namespace", NAMESPACE], "").stdout;
         assert_eq!(installed.code, Some(0), "{installed:#?}\n{}", pods());
+    }
+
+    /// What the API server has refused the operator for want of a right, as the audit log has it.
+    pub fn refused_to_operator(&self) -> Vec<Value> {
+        let is_refused = |event: &Value| {
+            event["user"]["username"] == format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}")
+                && event["responseStatus"]["code"] == 403
+        };
+        self.audit().into_iter().filter(is_refused).collect()
     }
 
     /// A namespace that no other test has, with [`Cluster::claim_inputs`]; its name, and the folder of its results.

@@ -16,6 +16,8 @@ async fn gives_the_adapter_of_a_local_run(manifest: &str, patches: &[&str]) {
     let (namespace, results) = cluster.experiment(manifest).await;
     let status = experiment.run_on(cluster, &namespace).await.status.expect("a run that has ended has a status");
     assert_eq!(status.phase, Some(Phase::Succeeded), "{manifest}: {:?}", status.message);
+    let refused = cluster.refused_to_operator();
+    assert!(refused.is_empty(), "the chart grants too little: {refused:#?}");
     let there = files(&results.join(experiment.name()).join("adapter"));
     let here = experiment.adapter_here();
     assert!(there.keys().eq(here.keys()) && !here.is_empty(), "{manifest}: {:?}, {:?}", there.keys(), here.keys());
