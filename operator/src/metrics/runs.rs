@@ -62,17 +62,17 @@ const FIGURES: [Figure; 5] = [
     Figure {
         name: "fedtune_run_accuracy_ratio",
         help: "Share of the held-out examples that the final model labels rightly.",
-        value: |status| exact(status, |last| &last.accuracy, &status.accuracy),
+        value: |status| exact(status, |last| &last.accuracy, status.accuracy.as_deref()),
     },
     Figure {
         name: "fedtune_run_loss",
         help: "Mean cross-entropy of the final model on the held-out examples, in nats.",
-        value: |status| exact(status, |last| &last.loss, &status.loss),
+        value: |status| exact(status, |last| &last.loss, status.loss.as_deref()),
     },
     Figure {
         name: "fedtune_run_client_flops",
         help: "Floating point operations of all clients, evaluation left out.",
-        value: |status| exact(status, |last| &last.client_flops, &status.client_flops),
+        value: |status| exact(status, |last| &last.client_flops, status.client_flops.as_deref()),
     },
     Figure {
         name: "fedtune_run_client_seconds",
@@ -133,10 +133,10 @@ fn number(text: Option<&str>) -> Option<f64> {
 fn exact(
     status: &FederatedFineTuneStatus,
     of: fn(&FinalFigures) -> &Option<String>,
-    column: &Option<String>,
+    column: Option<&str>,
 ) -> Option<f64> {
     let last = status.final_figures.as_ref().and_then(|last| of(last).as_deref());
-    number(last.or(column.as_deref()))
+    number(last.or(column))
 }
 
 /// A registry to which families are added with the values that they have now.
