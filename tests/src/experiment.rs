@@ -104,10 +104,11 @@ impl Experiment {
         condition: impl Condition<FederatedFineTune>,
     ) -> FederatedFineTune {
         let runs: Api<FederatedFineTune> = Api::namespaced(cluster.client().await, namespace);
-        match time::timeout(LIMIT, await_condition(runs, &self.name, condition)).await {
-            Ok(met) => met.expect("a resource can be watched").expect("nobody deletes it"),
-            Err(_) => panic!("{} is not there after {LIMIT:?}:\n{}", self.name, known(cluster, namespace)),
-        }
+        let met = Box::pin(await_condition(runs, &self.name, condition));
+        let Ok(met) = time::timeout(LIMIT, met).await else {
+            panic!("{} is not there after {LIMIT:?}:\n{}", self.name, known(cluster, namespace));
+        };
+        met.expect("a resource can be watched").expect("nobody deletes it")
     }
 }
 
