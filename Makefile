@@ -11,7 +11,7 @@ CRD := crds/federatedfinetunes.fedtune.io.yaml
 # Helm installs what lies in the chart.
 CHART_CRD := charts/fedtune/$(CRD)
 CARGO_DENY_VERSION := 0.20.2
-PROMTOOL := .cache/tools/promtool
+PROMETHEUS := .cache/tools/prometheus
 CARGO_DENY := .cache/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .cache/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
@@ -60,7 +60,7 @@ demo-model:
 		echo "make demo: no experiments for MODEL=$(MODEL); there are smollm2 and minilm" >&2; exit 1; }
 
 .PHONY: test
-test: setup control-plane $(PROMTOOL) ## Run every test of every crate
+test: setup control-plane $(PROMETHEUS) ## Run every test of every crate
 	$(TIMED) cargo test $(LOCKED) --workspace
 
 # What tests of the operator and the chart talk to: the real API server, built once from its Go module.
@@ -107,8 +107,8 @@ check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files
 	$(TIMED) scripts/check_generated.sh $(CHART_CRD) $(TARGET)/debug/fedtune-operator crd
 
 # Tests do without it where it cannot be had.
-$(PROMTOOL):
-	@scripts/promtool.sh $@
+$(PROMETHEUS):
+	@scripts/prometheus.sh $(@D)
 
 # Unoptimised, and without the client of the advisories: that builds in a minute, and it runs for seconds.
 $(CARGO_DENY):
@@ -145,6 +145,17 @@ generate: ## Write the custom resource definition anew from the types in crds/
 	@$(TARGET)/debug/fedtune-operator crd > $(CRD).new
 	@mv $(CRD).new $(CRD)
 	@cp $(CRD) $(CHART_CRD)
+
+# Grafana's own types for dashboards.
+DASHBOARDS := .cache/tools/dashboards
+$(DASHBOARDS):
+	$(TIMED) python3 -m venv $@.new
+	$(TIMED) $@.new/bin/pip install --quiet --disable-pip-version-check grafana-foundation-sdk==1769699998!10.1.0
+	@mv $@.new $@
+
+.PHONY: dashboards
+dashboards: $(DASHBOARDS) ## Write the chart's Grafana dashboards anew from scripts/dashboards.py
+	@$(DASHBOARDS)/bin/python scripts/dashboards.py charts/fedtune/dashboards
 
 .PHONY: clean
 clean: ## Remove what was built and what runs wrote; .cache stays

@@ -3,11 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
     io::Write,
-    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+use crate::prometheus::tool;
 
 /// Labels of a sample.
 pub type Labels = BTreeMap<String, String>;
@@ -124,7 +124,7 @@ fn read_labels(text: &str) -> Labels {
 
 /// Fails the test where `promtool check metrics` has something to say of a scrape; false where there is no promtool.
 pub fn promtool_accepts(text: &str) -> bool {
-    let Some(promtool) = promtool() else { return false };
+    let Some(promtool) = tool("promtool") else { return false };
     let mut command = Command::new(&promtool);
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{} cannot be started: {error}", promtool.display()));
@@ -135,16 +135,6 @@ pub fn promtool_accepts(text: &str) -> bool {
     let said = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(ended.status.success() && said.is_empty(), "promtool says:\n{said}\nof:\n{text}");
     true
-}
-
-/// `PROMTOOL`, else the one that `make test` brings, else the one on the path.
-pub fn promtool() -> Option<PathBuf> {
-    let brought = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/tools/promtool");
-    let on_path = env::var_os("PATH").unwrap_or_default();
-    let mut places = env::var_os("PROMTOOL").map(PathBuf::from).into_iter().chain([brought]);
-    places
-        .find(|place| place.is_file())
-        .or_else(|| env::split_paths(&on_path).map(|folder| folder.join("promtool")).find(|place| place.is_file()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@
 //! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
 //! | `mounts.rs` | disks that turn read-only |
+//! | `prometheus.rs` | a real Prometheus |
 //! | `program.rs` | the program: built, started, waited for |
+//! | `scraped.rs` | processes of a run with telemetry |
 //! | `siege.rs` | server and clients that are killed and started again |
 //! | `tiny.rs` | a model and texts so small that a run takes a second |
 
@@ -24,6 +26,8 @@ pub mod files;
 pub mod http;
 pub mod mounts;
 mod program;
+pub mod prometheus;
+pub mod scraped;
 pub mod siege;
 pub mod tiny;
 

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use fedtune_tests::exposition::promtool;
+use fedtune_tests::prometheus::tool;
 
 fn monitoring() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/fedtune/monitoring")
@@ -29,7 +29,7 @@ fn each_alert_fires_when_it_should_and_not_when_it_should_not() {
         let cases: Vec<&str> = tests.lines().filter(|line| line.contains(&format!("alertname: {alert}"))).collect();
         assert!(!cases.is_empty(), "{alert} has no test");
     }
-    let Some(promtool) = promtool() else {
+    let Some(promtool) = tool("promtool") else {
         eprintln!("skipped: there is no promtool; make test brings it where apt-get can");
         return;
     };

@@ -12,29 +12,10 @@ use fedtune_tests::{
     Bench, Running,
     exposition::{Scrape, promtool_accepts},
     http::get,
+    scraped::{start_client, start_server},
 };
 
 const CLIENTS: [&str; 2] = ["silo/0", "silo/1"];
-
-/// Longer than any test: the processes are killed when they have been read.
-const LINGER: &str = "3600";
-
-/// Address of the telemetry of a process that was started with `--http 127.0.0.1:0 --log fedtune=info`.
-fn telemetry_of(process: &mut Running) -> String {
-    let line = process.wait_for(&["telemetry is served"]);
-    line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
-}
-
-fn start(bench: &Bench, arguments: &[&str]) -> (Running, String) {
-    let telemetry = ["--http", "127.0.0.1:0", "--linger", LINGER, "--namespace", "lab", "--log", "fedtune=info"];
-    let mut process = bench.start(&[arguments, &telemetry].concat());
-    let address = telemetry_of(&mut process);
-    (process, address)
-}
-
-fn start_client(bench: &Bench, spec: &str, id: &str, server: &str) -> (Running, String) {
-    start(bench, &["client", spec, "--client", id, "--server", &format!("http://{server}"), "--patience", "120"])
-}
 
 fn status(address: &str, path: &str) -> LiveStatus {
     let (code, body) = get(address, path);
@@ -73,13 +54,9 @@ fn payload(report: &RunReport) -> BTreeMap<(Direction, PayloadKind), u64> {
 fn last_figures_are_those_of_the_report(framework: &str, name: &str) {
     let bench = Bench::new();
     let spec = bench.spec("tiny", framework);
-    let log = bench.path("last-words").display().to_string();
-    let arguments = ["server", &spec, "--listen", "127.0.0.1:0", "--out", "apart", "--termination-log", &log];
-    let (mut server, address) = start(&bench, &arguments);
-    let line = server.wait_for(&["listening on "]);
-    let listens = line.trim().strip_prefix("listening on ").unwrap();
+    let (mut server, address, listens) = start_server(&bench, &spec);
     assert_eq!(get(&address, "/readyz"), (200, "ready\n".to_owned()));
-    let clients = CLIENTS.map(|id| start_client(&bench, &spec, id, listens));
+    let clients = CLIENTS.map(|id| start_client(&bench, &spec, id, &listens));
 
     let seen = follow(&address);
     let report = bench.report("apart", "tiny");
