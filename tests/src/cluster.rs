@@ -12,6 +12,7 @@
 //! | `lasting.rs` | a cluster that outlives the program that started it |
 //! | `node.rs` | what runs pods, and what it is told |
 //! | `operator.rs` | the operator, installed as a user does, and the volumes that manifests read |
+//! | `operated.rs` | an operator in the test itself, at a control plane whose kubelet the test plays |
 //! | `orders.rs` | what is said between the two |
 //! | `pki.rs` | certificates |
 //! | `programs.rs` | where the programs lie |
@@ -25,6 +26,7 @@ mod keep;
 mod keeper;
 mod lasting;
 mod node;
+pub mod operated;
 mod operator;
 mod orders;
 mod pki;

@@ -1,246 +1,23 @@
-//! The operator against a real API server: from an applied resource to its children, its status and its end. There are
-//! no nodes, so the tests play the Job controller and the kubelet: they make pods and say how those fare.
+//! The operator against a real API server: from an applied resource to its children, its status and its end.
 //! Must not train anything.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::{fmt::Debug, time::Duration};
-
-use fedtune_crds::{FederatedFineTune, live::LiveStatus, status::Phase};
-use fedtune_operator::{
-    caches::Scope,
-    controller::build::Settings,
-    live::StatusVia,
-    operator::{self, OperatorError, Options},
-};
-use fedtune_tests::cluster::Cluster;
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        batch::v1::Job,
-        core::v1::{ConfigMap, Pod, Secret, Service},
-        events::v1::Event,
-    },
+use fedtune_crds::status::Phase;
+use fedtune_tests::cluster::operated::{Operated, RUN, holds, last_words, of, says};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ConfigMap, Secret, Service},
+    events::v1::Event,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    runtime::wait::await_condition,
+    ResourceExt,
+    api::{DeleteParams, ListParams},
 };
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
-use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
-
-/// What the operator may take for one thing; far more than it needs, also on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
-
-const IMAGE: &str = "registry.example.com/fedtune:test";
-
-const RUN: &str = "
-apiVersion: fedtune.io/v1alpha1
-kind: FederatedFineTune
-metadata: {name: mail}
-spec:
-  framework: {fedLLM: {}}
-  model: {source: {path: /model}}
-  data: {source: {path: /data}, format: CSV}
-  training: {rounds: 10}
-";
-
-/// An operator that runs, and what stops it.
-type Working = (oneshot::Sender<()>, JoinHandle<Result<(), OperatorError>>);
-
-/// An operator for one namespace of the cluster that all tests share.
-struct Bench {
-    cluster: &'static Cluster,
-    client: Client,
-    namespace: String,
-    running: Option<Working>,
-}
-
-impl Bench {
-    async fn new() -> Self {
-        let cluster = Cluster::shared().await;
-        let namespace = cluster.namespace("runs").await;
-        let bench = Self { cluster, client: cluster.client().await, namespace, running: None };
-        // What a controller makes in each namespace of a whole cluster.
-        let _made = bench.kubectl(&["create", "serviceaccount", "default"], "");
-        bench
-    }
-
-    async fn with_operator() -> Self {
-        let mut bench = Self::new().await;
-        bench.start();
-        bench
-    }
-
-    fn start(&mut self) {
-        let options = Options {
-            settings: Settings::new(IMAGE, &self.namespace),
-            scope: Scope::Namespace(self.namespace.clone()),
-            status_via: StatusVia::PodIp,
-            listen: None,
-            identity: "operator-of-a-test".to_owned(),
-            election: None,
-        };
-        let (stop, stopped) = oneshot::channel();
-        let run = operator::run(self.client.clone(), options, async {
-            let _ = stopped.await;
-        });
-        self.running = Some((stop, tokio::spawn(run)));
-    }
-
-    async fn stop(&mut self) {
-        let (stop, running) = self.running.take().unwrap();
-        stop.send(()).unwrap();
-        running.await.unwrap().unwrap();
-    }
-
-    fn kubectl(&self, arguments: &[&str], input: &str) -> String {
-        let mut all = vec!["--namespace", &self.namespace];
-        all.extend(arguments);
-        self.cluster.kubectl(&all, input).well().stdout
-    }
-
-    fn apply(&self, yaml: &str) {
-        self.kubectl(&["apply", "-f", "-"], yaml);
-    }
-
-    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    /// Waits until the run is so.
-    async fn until(&self, what: &str, is_so: impl Fn(&FederatedFineTune) -> bool) -> FederatedFineTune {
-        self.until_of("mail", what, is_so).await
-    }
-
-    /// Waits until the object is so.
-    async fn until_of<K>(&self, name: &str, what: &str, is_so: impl Fn(&K) -> bool) -> K
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-        K: Clone + Debug + DeserializeOwned + Serialize + Send + 'static,
-    {
-        let api = self.api::<K>();
-        let found = await_condition(api.clone(), name, |found: Option<&K>| found.is_some_and(&is_so));
-        let Ok(found) = timeout(LIMIT, Box::pin(found)).await else {
-            panic!("{name} is not {what}: {}", json!(api.get_opt(name).await.unwrap()))
-        };
-        found.unwrap().unwrap()
-    }
-
-    async fn until_phase(&self, phase: Phase) -> FederatedFineTune {
-        self.until(&format!("{phase:?}"), |run| of(run).phase == Some(phase)).await
-    }
-
-    /// Plays the Job controller: a pod as the Job's template has it.
-    async fn make_pod(&self, job: &str) -> String {
-        let job: Job = self.api().get(job).await.unwrap();
-        let template = job.spec.as_ref().unwrap().template.clone();
-        let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
-        pod.metadata.name = Some(format!("{}-0-pod", job.name_any()));
-        pod.metadata.owner_references = Some(vec![job.controller_owner_ref(&()).unwrap()]);
-        let made = self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
-        self.say::<Job>(&job.name_any(), json!({"active": 1})).await;
-        made.name_any()
-    }
-
-    /// Plays the controller or kubelet that says how an object fares.
-    async fn say<K>(&self, name: &str, status: Value)
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let patch = Patch::Merge(json!({"status": status}));
-        self.api::<K>().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
-    }
-
-    async fn pod_runs(&self, pod: &str) {
-        let container = json!({
-            "name": "trainer", "image": IMAGE, "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}},
-        });
-        let ready = json!({"type": "Ready", "status": "True"});
-        let status = json!({"phase": "Running", "conditions": [ready], "containerStatuses": [container]});
-        self.say::<Pod>(pod, status).await;
-    }
-
-    async fn pod_ends(&self, pod: &str, code: i32, message: &str) {
-        let end =
-            json!({"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" }, "message": message});
-        let container = json!({
-            "name": "trainer", "image": IMAGE, "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": end},
-        });
-        let phase = if code == 0 { "Succeeded" } else { "Failed" };
-        let status = json!({"phase": phase, "conditions": [], "containerStatuses": [container]});
-        self.say::<Pod>(pod, status).await;
-    }
-
-    /// The API server wants to be told that a Job will end before it is told that it has.
-    async fn job_ends(&self, job: &str, (soon, ended): (&str, &str)) {
-        let condition = |kind: &str| {
-            let at = "2026-01-01T00:01:00Z";
-            json!({"type": kind, "status": "True", "reason": "Test", "message": "", "lastProbeTime": at, "lastTransitionTime": at})
-        };
-        let begun = json!({"startTime": "2026-01-01T00:00:00Z", "active": 0, "conditions": [condition(soon)]});
-        self.say::<Job>(job, begun).await;
-        let mut status = json!({"conditions": [condition(soon), condition(ended)]});
-        if ended == "Complete" {
-            status["completionTime"] = json!("2026-01-01T00:01:00Z");
-        }
-        self.say::<Job>(job, status).await;
-    }
-
-    async fn names<K>(&self) -> Vec<String>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=fedtune-operator");
-        let mut names: Vec<_> = self.api::<K>().list(&ours).await.unwrap().iter().map(ResourceExt::name_any).collect();
-        names.sort();
-        names
-    }
-
-    /// How often the operator has written an object whose name begins so, dry-runs apart.
-    fn writes(&self, name: &str) -> usize {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let is_write = |event: &&Value| {
-            let object = &event["objectRef"];
-            text(&object["namespace"]) == self.namespace
-                && text(&object["name"]).starts_with(name)
-                && ["create", "update", "patch", "delete"].contains(&text(&event["verb"]).as_str())
-                && event["stage"] == "ResponseComplete"
-                && object["resource"] != "events"
-                && !text(&event["requestURI"]).contains("dryRun")
-                && !text(&event["userAgent"]).starts_with("kubectl")
-        };
-        self.cluster.audit().iter().filter(is_write).count()
-    }
-}
-
-fn of(run: &FederatedFineTune) -> fedtune_crds::FederatedFineTuneStatus {
-    run.status.clone().unwrap_or_default()
-}
-
-fn says(run: &FederatedFineTune, words: &str) -> bool {
-    of(run).message.is_some_and(|message| message.contains(words))
-}
-
-fn holds(run: &FederatedFineTune, condition: &str) -> bool {
-    of(run).conditions.iter().any(|found| found.type_ == condition && found.status == "True")
-}
-
-fn last_words(run: &FederatedFineTune) -> String {
-    let said: LiveStatus = serde_json::from_value(json!({
-        "uid": run.uid().unwrap(), "epoch": 1, "seq": 99, "phase": "Succeeded", "round": 10, "rounds": 10,
-        "clientsReady": 2, "clients": 2, "accuracy": 0.8604, "loss": 0.31, "payloadBytes": 413_492,
-        "clientFlops": 3.1e15, "since": "2026-01-01T00:00:00Z", "message": "all 10 rounds are done",
-    }))
-    .unwrap();
-    serde_json::to_string(&said).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_applied_resource_has_all_its_children_and_its_spec_is_fixed() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     bench.apply(RUN);
     let run = bench.until_phase(Phase::Starting).await;
     assert_eq!(of(&run).observed_generation, run.metadata.generation);
@@ -262,7 +39,7 @@ async fn an_applied_resource_has_all_its_children_and_its_spec_is_fixed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_goes_from_starting_to_succeeded_and_keeps_the_servers_last_words() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     bench.apply(RUN);
     bench.until_of::<Job>("mail-server", "there", |_| true).await;
     let pod = bench.make_pod("mail-server").await;
@@ -300,7 +77,7 @@ async fn a_run_goes_from_starting_to_succeeded_and_keeps_the_servers_last_words(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_server_fails_the_run_in_its_own_words_and_a_higher_attempt_begins_anew() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     bench.apply(RUN);
     bench.until_of::<Job>("mail-clients-silo", "there", |_| true).await;
     let pod = bench.make_pod("mail-server").await;
@@ -318,7 +95,7 @@ async fn a_failed_server_fails_the_run_in_its_own_words_and_a_higher_attempt_beg
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_is_missing_is_waited_for_by_name() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     let hub = "{huggingFace: {repo: a/b, tokenSecretRef: {name: hub, key: token}}}";
     bench.apply(&RUN.replace("{path: /model}", hub));
     let run =
@@ -331,7 +108,7 @@ async fn a_secret_that_is_missing_is_waited_for_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_kubernetes_refuses_is_told_in_its_words_and_can_be_corrected() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     let with = |template: &str| format!("{RUN}  server: {{template: {{spec: {template}}}}}\n");
     bench.apply(&with("{nodeSelectro: {pool: gpu}}"));
     let run = bench.until("refused", |run| says(run, "unknown field \"spec.template.spec.nodeSelectro\"")).await;
@@ -345,7 +122,7 @@ async fn a_template_that_kubernetes_refuses_is_told_in_its_words_and_can_be_corr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_of_somebody_else_is_left_as_it_is() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     bench.kubectl(&["create", "secret", "generic", "mail-ca", "--from-literal=mine=1"], "");
     bench.apply(RUN);
     let run = bench.until("refused", |run| says(run, "Secret mail-ca was made by somebody else")).await;
@@ -358,7 +135,7 @@ async fn a_child_of_somebody_else_is_left_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_of_a_run_is_made_again() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     bench.apply(RUN);
     bench.until_of::<Job>("mail-clients-silo", "there", |_| true).await;
     let map = bench.names::<ConfigMap>().await.remove(0);
@@ -377,7 +154,7 @@ async fn what_is_deleted_of_a_run_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn suspend_reaches_every_job_and_is_lifted_again() {
-    let bench = Bench::with_operator().await;
+    let bench = Operated::with_operator().await;
     bench.apply(&RUN.replace("spec:", "spec:\n  suspend: true"));
     let suspended = |job: &Job| job.spec.as_ref().unwrap().suspend == Some(true);
     bench.until_of::<Job>("mail-clients-silo", "suspended", suspended).await;
@@ -393,7 +170,7 @@ async fn suspend_reaches_every_job_and_is_lifted_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_starts_again_writes_nothing() {
-    let mut bench = Bench::with_operator().await;
+    let mut bench = Operated::with_operator().await;
     bench.apply(RUN);
     bench.until_of::<Job>("mail-clients-silo", "there", |_| true).await;
     bench.stop().await;
