@@ -9,7 +9,7 @@ use fedtune_crds::{
     report::{Direction, PayloadKind, RunReport},
 };
 use fedtune_tests::{
-    Bench, Running,
+    Bench,
     exposition::{Scrape, promtool_accepts},
     http::get,
     scraped::{start_client, start_server},
