@@ -37,8 +37,8 @@ def main(folder):
 def compare():
     """Runs of one experiment side by side, from figures that outlive their pods."""
     none = "No run of this experiment has ended yet."
-    figure = lambda name: f"{name}{{{EXPERIMENT}}}"
-    both = lambda name: f"sum by (namespace, run, framework) ({name}{{{EXPERIMENT}}})"
+    figure = lambda name, more="": last(f"{name}{{{EXPERIMENT}{more}}}")
+    both = lambda name: f"sum by (namespace, run, framework) ({figure(name)})"
     accuracy, payload = figure("fedtune_run_accuracy_ratio"), both("fedtune_run_payload_bytes")
     return (
         board("fedtune-compare", "fedtune / Compare", "Which way of federated fine-tuning is best, by experiment.")
@@ -60,8 +60,8 @@ def compare():
                 none,
                 Accuracy=(accuracy, "percentunit"),
                 Loss=(figure("fedtune_run_loss"), "none"),
-                Up=(f'fedtune_run_payload_bytes{{{EXPERIMENT}, direction="up"}}', "decbytes"),
-                Down=(f'fedtune_run_payload_bytes{{{EXPERIMENT}, direction="down"}}', "decbytes"),
+                Up=(figure("fedtune_run_payload_bytes", ', direction="up"'), "decbytes"),
+                Down=(figure("fedtune_run_payload_bytes", ', direction="down"'), "decbytes"),
                 Wire=(both("fedtune_run_wire_bytes"), "decbytes"),
                 FLOPs=(figure("fedtune_run_client_flops"), "flop"),
                 Compute=(figure("fedtune_run_client_seconds"), "s"),
@@ -82,10 +82,10 @@ def run():
         board("fedtune-run", "fedtune / Run", "How one run goes: rounds, clients, bytes, time, memory.")
         .with_variable(pick("namespace", "label_values(fedtune_round, namespace)"))
         .with_variable(pick("run", 'label_values(fedtune_round{namespace="$namespace"}, run)'))
-        .with_panel(number("Round", "none", "Last finished round.", live("fedtune_round"), none))
-        .with_panel(number("of rounds", "none", "Rounds of the run.", live("fedtune_rounds"), none))
-        .with_panel(number("Clients ready", "none", "Clients that have a session.", live("fedtune_clients", ', state="ready"'), none))
-        .with_panel(number("Clients away", "none", "Clients of the run that have none.", live("fedtune_clients", ', state="away"'), none))
+        .with_panel(number("Round", "none", "Last finished round.", last(live("fedtune_round")), none))
+        .with_panel(number("of rounds", "none", "Rounds of the run.", last(live("fedtune_rounds")), none))
+        .with_panel(number("Clients ready", "none", "Clients that have a session.", last(live("fedtune_clients", ', state="ready"')), none))
+        .with_panel(number("Clients away", "none", "Clients of the run that have none.", last(live("fedtune_clients", ', state="away"')), none))
         .with_panel(lines("Accuracy", "percentunit", "On the held-out examples, after each round.", none, accuracy=live("fedtune_evaluation_accuracy_ratio")).max(1).min(0))
         .with_panel(lines("Loss", "none", "Mean cross-entropy on the held-out examples after each round, in nats.", none, loss=live("fedtune_evaluation_loss")))
         .with_panel(
@@ -159,9 +159,14 @@ def ask(expr, legend="", ref="A"):
     return prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(ref).datasource(SOURCE)
 
 
+def last(selector):
+    """The last value in the time range, also where it was scraped long ago in it."""
+    return f"last_over_time({selector}[$__range])"
+
+
 def now(expr, legend="", ref="A"):
-    """As of the end of the time range; the last value that was scraped, however long ago in it."""
-    return ask(f"last_over_time(({expr})[$__range:])", legend, ref).instant()
+    """As of the end of the time range."""
+    return ask(expr, legend, ref).instant()
 
 
 def bars(title, unit, description, expr, none, legend="{{run}} ({{framework}})"):
