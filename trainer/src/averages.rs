@@ -30,6 +30,33 @@ impl Mean {
     }
 }
 
+/// A weighted mean of equally long lists of F32 numbers in the making, as they travel: little-endian bytes. To the bit
+/// what [`Mean`] makes of tensors that hold them.
+#[derive(Debug, Default)]
+pub struct BytesMean {
+    sum: Vec<f64>,
+    weight: f64,
+}
+
+impl BytesMean {
+    /// Adds `weight` times the numbers in `bytes`.
+    pub fn add(&mut self, bytes: &[u8], weight: f64) {
+        let (numbers, _) = bytes.as_chunks::<4>();
+        self.weight += weight;
+        // Minus zero plus any number is that number, zeros of either sign too.
+        self.sum.resize(numbers.len(), -0.0);
+        for (sum, number) in self.sum.iter_mut().zip(numbers) {
+            *sum += f64::from(f32::from_le_bytes(*number)) * weight;
+        }
+    }
+
+    /// The mean in F32, of this shape.
+    pub fn finish(self, shape: &[i64]) -> Tensor {
+        let numbers: Vec<f32> = self.sum.iter().map(|sum| (sum / self.weight) as f32).collect();
+        Tensor::from_slice(&numbers).view(shape)
+    }
+}
+
 /// A mean of equally shaped matrices in the making, in which each row has a weight of its own.
 #[derive(Debug, Default)]
 pub struct RowMean(Option<(Tensor, Tensor)>);
@@ -94,6 +121,19 @@ mod tests {
             let expected = ((f64::from(a) + 3.0 * f64::from(b)) / 4.0) as f32;
             assert_eq!(mean.to_bits(), expected.to_bits());
         }
+    }
+
+    #[test]
+    fn the_mean_of_bytes_is_that_of_tensors_to_the_bit() {
+        let lists = [[0.1f32, -0.0, 1e-40, 3e30], [-0.7, -0.0, 1e-39, 1.0], [0.3, -0.0, -1e-42, -3e30]];
+        let (mut tensors, mut bytes) = (Mean::default(), BytesMean::default());
+        for (numbers, weight) in lists.iter().zip([3.0, 250.0, 17.0]) {
+            tensors.add(&Tensor::from_slice(numbers), weight);
+            bytes.add(&numbers.map(f32::to_le_bytes).concat(), weight);
+        }
+        let bits =
+            |mean: &Tensor| Vec::<f32>::try_from(mean).unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(&bytes.finish(&[4])), bits(&tensors.finish().unwrap()));
     }
 
     #[test]

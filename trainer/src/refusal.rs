@@ -130,6 +130,7 @@ impl From<&FrameworkError> for RefusalReason {
             FrameworkError::Train(_)
             | FrameworkError::Torch(_)
             | FrameworkError::Refused { .. }
+            | FrameworkError::Spill { .. }
             | FrameworkError::Link(LinkError::Closed { .. } | LinkError::Rejected { .. } | LinkError::Unsendable(_)) => {
                 Self::Other
             }

@@ -163,6 +163,16 @@ pub enum FrameworkError {
         /// Its sentence.
         reason: String,
     },
+    /// What does not fit into memory could not be kept on disk.
+    #[error(
+        "the uploads of a round cannot be kept in a file of {folder}: {error}; make room there, or name another folder in TMPDIR"
+    )]
+    Spill {
+        /// Where temporary files lie.
+        folder: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// A message that has no place here.
     #[error("{who} sent a {got} where a {expected} belongs")]
     Unexpected {

@@ -20,6 +20,7 @@
 //! | file | one thing |
 //! |---|---|
 //! | `client.rs`, `server.rs` | the two halves |
+//! | `uploads.rs` | a round's uploads until it closes, in memory or on disk |
 //! | `combine.rs`, `aggregate.rs` | what becomes of a round's uploads; stack and residual, the algebra |
 //! | `products.rs` | products and residuals as wire tensors |
 //! | `optimizer.rs` | the server's step along mean parameters |
@@ -38,6 +39,7 @@ mod combine;
 mod optimizer;
 mod products;
 mod server;
+mod uploads;
 
 use client::FedLlmClient;
 pub use optimizer::{Adaptive, ServerRule};

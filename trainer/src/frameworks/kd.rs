@@ -13,6 +13,7 @@
 //! | `logits.rs` | logits written, checked and read back |
 //! | `teacher.rs` | the mean of the clients' logits |
 //! | `student.rs` | the loss, and the steps that follow it |
+//! | `travel.rs` | logits from one model to another as a whole, to be measured |
 //! | `client.rs`, `server.rs` | the two halves |
 
 use std::collections::BTreeMap;
@@ -36,12 +37,14 @@ mod public;
 mod server;
 mod student;
 mod teacher;
+mod travel;
 
 pub use layout::{Form, Layout, Selection};
 pub use logits::{RowError, soften};
 pub use public::public_reads;
 pub use student::{Distillation, distillation_loss};
 pub use teacher::Weighting;
+pub use travel::{read_logits, write_logits};
 
 /// KD-FedLLM with its options.
 #[derive(Debug, Clone)]

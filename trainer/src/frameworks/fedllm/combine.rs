@@ -1,34 +1,22 @@
 //! What the server does with a round's uploads: one aggregation after another.
 //! Must not read a message: uploads are checked already.
 
-use tch::{TchError, Tensor};
+use tch::TchError;
 
 use super::{
     Aggregation,
     aggregate::{Share, mean_product, residual},
     client::new_pair,
     optimizer::ServerOptimizer,
+    uploads::{Answered, Upload},
 };
 use crate::{
-    averages::weighted_means,
-    frameworks::adapter,
+    frameworks::{FrameworkError, adapter},
     local::{Recipe, tensors},
     low_rank::LowRank,
     models::{Model, Part},
     random::Key,
 };
-
-/// A client's upload, in the adapter's order, with its examples and its scale.
-pub(super) struct Upload {
-    pub(super) examples: u64,
-    pub(super) scale: f64,
-    pub(super) tensors: Vec<Tensor>,
-}
-
-/// Weighted means of the uploads' tensors from `first` on.
-pub(super) fn means(uploads: &[Upload], first: usize) -> Vec<Tensor> {
-    weighted_means(uploads.iter().map(|upload| (upload.examples as f64, &upload.tensors[first..])))
-}
 
 /// Every client's pair of a module.
 pub(super) fn shares(uploads: &[Upload], module: usize) -> Vec<Share<'_>> {
@@ -56,25 +44,25 @@ impl Global<'_> {
     pub(super) fn combine(
         &mut self,
         aggregation: &Aggregation,
-        uploads: &[Upload],
+        answered: &Answered<'_>,
         round: u32,
-    ) -> Result<(), TchError> {
+    ) -> Result<(), FrameworkError> {
         match aggregation {
             Aggregation::FedAvg(_) | Aggregation::FfaLora(_) => {
-                self.means.step(&tensors(self.model, Part::Whole), &means(uploads, 0));
+                self.means.step(&tensors(self.model, Part::Whole), &answered.means(0)?);
             }
             Aggregation::Flora => {
-                self.add(uploads, |shares| Some(mean_product(shares)));
-                self.take_mean_head(uploads);
+                self.add(&answered.whole()?, |shares| Some(mean_product(shares)));
+                self.take_mean_head(answered)?;
                 self.model.renew(new_pair(self.recipe.seed, round + 1));
             }
             Aggregation::FedExLora => {
-                self.add(uploads, residual);
-                adapter::assign(self.model, Part::Whole, &means(uploads, 0));
+                self.add(&answered.whole()?, residual);
+                adapter::assign(self.model, Part::Whole, &answered.means(0)?);
             }
             Aggregation::FlexLora => {
-                self.cut_mean_product(uploads)?;
-                self.take_mean_head(uploads);
+                self.cut_mean_product(&answered.whole()?)?;
+                self.take_mean_head(answered)?;
             }
         }
         Ok(())
@@ -105,8 +93,9 @@ impl Global<'_> {
         Ok(())
     }
 
-    fn take_mean_head(&self, uploads: &[Upload]) {
+    fn take_mean_head(&self, answered: &Answered<'_>) -> Result<(), FrameworkError> {
         let first = 2 * self.model.adapter().targets().len();
-        adapter::assign_head(self.model, &means(uploads, first));
+        adapter::assign_head(self.model, &answered.means(first)?);
+        Ok(())
     }
 }

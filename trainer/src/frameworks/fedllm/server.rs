@@ -8,9 +8,10 @@ use tch::Tensor;
 
 use super::{
     Aggregation, FedLlm, Upload,
-    combine::{self, Global},
+    combine::Global,
     optimizer::{ServerOptimizer, ServerRule},
     products,
+    uploads::{Counted, Uploads},
 };
 use crate::{
     checkpoint::Snapshot,
@@ -32,7 +33,7 @@ pub(super) struct FedLlmServer {
     /// What the last round added beside the base, and every client is to add.
     products: Vec<LowRank>,
     sent: Sent,
-    uploads: BTreeMap<Client, Vec<Tensor>>,
+    uploads: Uploads,
     seat: ServerSeat,
 }
 
@@ -60,7 +61,7 @@ impl FedLlmServer {
             Upload::Gradients(None) | Upload::Parameters(_) => seat.recipe.optimizer.clone(),
         };
         let (optimizer, means) = (Optimizer::new(&settings, &parameters), ServerOptimizer::new(rule, &parameters));
-        let (products, sent, uploads) = (Vec::new(), Sent::default(), BTreeMap::new());
+        let (products, sent, uploads) = (Vec::new(), Sent::default(), Uploads::default());
         Self { method, optimizer, means, products, sent, uploads, seat }
     }
 
@@ -146,43 +147,43 @@ impl ServerHalf for FedLlmServer {
         let rank = self.rank(client);
         let ServerSeat { worker, model, clients, .. } = &mut self.seat;
         let who = &clients[client];
-        let upload = worker.encode(|| match self.method.upload {
-            Upload::Parameters(_) => adapter::read_at_rank(model, rank, answer, who),
-            Upload::Gradients(_) => adapter::read(model, Part::Whole, answer, who, |_| PayloadKind::Gradient),
+        worker.encode(|| match self.method.upload {
+            Upload::Parameters(_) => adapter::check_at_rank(model, rank, answer, who, adapter::payload_kind),
+            Upload::Gradients(_) => adapter::check_at_rank(model, rank, answer, who, |_| PayloadKind::Gradient),
         })?;
-        self.uploads.insert(client, upload);
-        Ok(())
+        worker.encode(|| self.uploads.put(client, &answer.tensors))
     }
 
     fn abandon(&mut self, client: Client, _exchange: Exchange) {
-        self.uploads.remove(&client);
+        self.uploads.remove(client);
     }
 
     fn close(&mut self, exchange: Exchange, answered: &[(Client, u64)]) -> Result<(), FrameworkError> {
         let Self { method, optimizer, means, products, uploads, seat, .. } = self;
         let ServerSeat { worker, model, recipe, .. } = seat;
-        let mut taken = std::mem::take(uploads);
-        let counted = |&(client, examples): &(Client, u64)| {
+        let counted = answered.iter().map(|&(client, examples)| {
             let scale = method.lora(client, &recipe.lora).scale();
-            Some(combine::Upload { examples, scale, tensors: taken.remove(&client)? })
-        };
-        let uploads: Vec<combine::Upload> = answered.iter().filter_map(counted).collect();
-        if uploads.is_empty() {
+            Counted { client, examples, scale }
+        });
+        let answered = uploads.answered(counted, model.device());
+        if answered.is_empty() {
             // What an earlier round added is not to be added twice.
             products.clear();
+            uploads.clear();
             return Ok(());
         }
         // The server takes one step a round, so the schedule counts rounds.
         let factor = recipe.optimizer.schedule.factor(u64::from(exchange.round - 1), recipe.rounds.into());
         worker.compute(|| match &method.upload {
             Upload::Parameters(aggregation) => {
-                Global { model, recipe, means, products }.combine(aggregation, &uploads, exchange.round)
+                Global { model, recipe, means, products }.combine(aggregation, &answered, exchange.round)
             }
             Upload::Gradients(_) => {
-                optimizer.step(&tensors(model, Part::Whole), &combine::means(&uploads, 0), factor);
+                optimizer.step(&tensors(model, Part::Whole), &answered.means(0)?, factor);
                 Ok(())
             }
         })?;
+        uploads.clear();
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::layout::{Form, Layout};
 use crate::{
     frameworks::{
         FrameworkError,
-        adapter::{describe, is_finite},
+        adapter::{describe, holds_numbers, is_finite},
     },
     wire::{Element, Message, WireError, WireTensor},
 };
@@ -103,28 +103,47 @@ fn expected(layout: Layout) -> Vec<(&'static str, Element, usize)> {
 /// The classes of the k largest of each row of `log_p` `[rows, classes]`, rising: `[rows, k]`, i64.
 fn largest(log_p: &Tensor, k: usize) -> Tensor {
     let [rows, classes] = [0, 1].map(|dimension| log_p.size()[dimension]);
-    // Of equal values libtorch takes whichever it likes, but its k-th largest value is always the same.
-    let least = log_p.topk(k as i64, -1, true, false).0.amin([-1i64].as_slice(), false); // [rows]
-    let (values, least) = (numbers(log_p), numbers(&least));
     let mut chosen = Vec::with_capacity(rows as usize * k);
-    for (row, least) in values.chunks_exact(classes as usize).zip(least) {
-        choose(row, least, k, &mut chosen);
+    for row in numbers(log_p).chunks_exact(classes as usize) {
+        choose(row, k, &mut chosen);
     }
     Tensor::from_slice(&chosen).view([rows, k as i64]).to_device(log_p.device())
 }
 
-/// The classes above `least`, the k-th largest of `row`, and as many as are missing of those equal to it.
-fn choose(row: &[f32], least: f32, k: usize, chosen: &mut Vec<i64>) {
-    let above = row.iter().filter(|value| **value > least).count();
-    let mut missing = k.saturating_sub(above);
-    for (class, value) in row.iter().enumerate() {
-        if *value > least {
+/// The classes of the k largest of `row`, of equal ones the smaller, rising. Few of a vocabulary are looked at twice.
+fn choose(row: &[f32], k: usize, chosen: &mut Vec<i64>) {
+    let bound = bound(row, k);
+    let candidates: Vec<usize> = (0..row.len()).filter(|&class| row[class] >= bound).collect();
+    let mut values: Vec<f32> = candidates.iter().map(|&class| row[class]).collect();
+    let place = values.len() - k;
+    let (_, &mut least, more) = values.select_nth_unstable_by(place, f32::total_cmp);
+    let mut missing = k - more.iter().filter(|value| **value > least).count();
+    for class in candidates {
+        if row[class] > least {
             chosen.push(class as i64);
-        } else if *value >= least && missing > 0 {
+        } else if row[class] >= least && missing > 0 {
             chosen.push(class as i64);
             missing -= 1;
         }
     }
+}
+
+/// No more than the k-th largest of `row`: the least of the maxima of k pieces, each of which has one that is no less.
+fn bound(row: &[f32], k: usize) -> f32 {
+    row.chunks(row.len() / k).take(k).map(maximum).fold(f32::INFINITY, f32::min)
+}
+
+/// In lanes, so that several numbers are compared at once.
+fn maximum(numbers: &[f32]) -> f32 {
+    let greater = |a: f32, b: f32| if a > b { a } else { b };
+    let (lanes, rest) = numbers.as_chunks::<16>();
+    let mut maxima = [f32::NEG_INFINITY; 16];
+    for lane in lanes {
+        for (maximum, &number) in maxima.iter_mut().zip(lane) {
+            *maximum = greater(number, *maximum);
+        }
+    }
+    maxima.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, greater)
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f32> {
@@ -163,24 +182,28 @@ impl Logits {
     }
 
     fn check(&self, who: &str) -> Result<(), FrameworkError> {
+        let not_finite = || FrameworkError::NotFinite { who: who.into(), name: "logits".into() };
+        let k = match self.layout.form {
+            Form::Dense if holds_numbers(&self.tensors[0].bytes) => return Ok(()),
+            Form::Dense => return Err(not_finite()),
+            Form::TopK(k) => k,
+        };
         let reads: Vec<usize> = (0..self.layout.reads).collect();
         for reads in reads.chunks(CHUNK) {
             let values = self.pick(0, reads, Device::Cpu)?;
             if !is_finite(&values) {
-                return Err(FrameworkError::NotFinite { who: who.into(), name: "logits".into() });
+                return Err(not_finite());
             }
-            if let Form::TopK(k) = self.layout.form {
-                let (values, classes) = (numbers(&values.to_kind(Kind::Float)), self.classes(reads, Device::Cpu)?);
-                let classes: Vec<i64> =
-                    Vec::try_from(classes.flatten(0, -1)).expect("a flat tensor of i64 is a list of i64");
-                let rows = values.chunks_exact(k).zip(classes.chunks_exact(k)).zip(reads);
-                for ((values, classes), &read) in rows {
-                    check_row(values, classes, self.layout.classes).map_err(|wrong| FrameworkError::Logits {
-                        who: who.into(),
-                        read,
-                        wrong,
-                    })?;
-                }
+            let (values, classes) = (numbers(&values.to_kind(Kind::Float)), self.classes(reads, Device::Cpu)?);
+            let classes: Vec<i64> =
+                Vec::try_from(classes.flatten(0, -1)).expect("a flat tensor of i64 is a list of i64");
+            let rows = values.chunks_exact(k).zip(classes.chunks_exact(k)).zip(reads);
+            for ((values, classes), &read) in rows {
+                check_row(values, classes, self.layout.classes).map_err(|wrong| FrameworkError::Logits {
+                    who: who.into(),
+                    read,
+                    wrong,
+                })?;
             }
         }
         Ok(())
@@ -214,8 +237,11 @@ impl Logits {
         let whole = &self.tensors[tensor];
         let count = whole.shape[1];
         let width = count as usize * whole.element.size();
-        let bytes = reads.iter().flat_map(|read| &whole.bytes[read * width..][..width]).copied().collect();
-        WireTensor { shape: vec![reads.len() as i64, count], bytes, ..whole.clone() }.to_tensor(device)
+        let mut bytes = Vec::with_capacity(reads.len() * width);
+        for read in reads {
+            bytes.extend_from_slice(&whole.bytes[read * width..][..width]);
+        }
+        WireTensor { shape: vec![reads.len() as i64, count], bytes: bytes.into(), ..whole.clone() }.to_tensor(device)
     }
 }
 

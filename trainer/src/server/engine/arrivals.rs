@@ -163,6 +163,10 @@ impl Engine<'_> {
         if matches!(error, FrameworkError::Train(_)) && !self.machine.can_spare(client) {
             return Err(error.into());
         }
+        // It is the server's own disk: the next upload would fare no better.
+        if matches!(error, FrameworkError::Spill { .. }) {
+            return Err(error.into());
+        }
         let stale = match &error {
             FrameworkError::NotOpen { .. } | FrameworkError::StaleEpoch { .. } => true,
             // What comes twice has been taken once.
@@ -180,6 +184,7 @@ impl Engine<'_> {
             | FrameworkError::TooManySteps { .. }
             | FrameworkError::Fields { .. }
             | FrameworkError::Refused { .. }
+            | FrameworkError::Spill { .. }
             | FrameworkError::Unexpected { .. } => false,
         };
         let sent_away = self.refuse(client, &error, door);

@@ -87,6 +87,24 @@ fn all_that_arrives_sums_to_one_within_rounding() {
     }
 }
 
+/// Against sorting all classes, the larger first and of equal ones the smaller; halves make many equal.
+#[test]
+fn the_largest_are_those_that_sorting_finds() {
+    for (classes, k) in [(1, 1), (5, 5), (61, 1), (61, 7), (1000, 128), (1000, 999), (5000, 128)] {
+        for grain in [1e-6, 0.5] {
+            // A zero with a sign would be smaller than one without where it is sorted.
+            let z = (noise(1, classes) / grain).round() * grain + 0.0;
+            let row = numbers(&z);
+            let mut expected: Vec<usize> = (0..classes).collect();
+            expected.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+            expected.truncate(k);
+            expected.sort_unstable();
+            let chosen: Vec<i64> = Vec::try_from(largest(&z, k).flatten(0, -1)).unwrap();
+            assert_eq!(chosen, expected.iter().map(|&class| class as i64).collect::<Vec<_>>(), "{k} of {classes}");
+        }
+    }
+}
+
 #[test]
 fn of_equal_logits_those_of_the_smaller_classes_are_sent() {
     let z = Tensor::from_slice2(&[[1.0f32, 5.0, 1.0, 1.0, 5.0], [2.0, 2.0, 2.0, 2.0, 2.0]]);
