@@ -1,7 +1,7 @@
 //! Local training: the steps of one round on one model, the same for a client, the server's baseline and a test.
 //! Must not send anything, and must not keep optimizer state from one round to the next.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use thiserror::Error;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     evaluate::{Evaluation, padded},
     flops::{self, BatchSize},
     meter::Worker,
-    models::{Head, LoraSettings, Model, ModelShape, Part, Tokens},
+    models::{Head, LoraSettings, Model, ModelShape, Objective, Part, Tokens},
     optimizer::{Optimizer, OptimizerSettings},
     pace::Pace,
     random::{Key, Site},
@@ -165,12 +165,6 @@ pub fn next_tokens(examples: &[Example], indices: &[usize], seq: usize) -> (Vec<
     rows.flat_map(places).unzip()
 }
 
-/// Mean cross-entropy in nats of logits `[reads, classes]` against `targets` `[reads]`; zero where nothing is read.
-pub fn loss(logits: &Tensor, targets: &Tensor) -> Tensor {
-    // The mean of nothing would be no number; the sum of nothing is zero, and its gradient too.
-    if targets.numel() == 0 { logits.sum(Kind::Float) } else { logits.cross_entropy_for_logits(targets) }
-}
-
 /// The batches of one client in one round, as positions in its examples.
 pub fn plan(examples: &[Example], recipe: &Recipe, key: Key) -> Vec<Vec<usize>> {
     let lengths: Vec<usize> = examples.iter().map(Example::batch_length).collect();
@@ -258,8 +252,8 @@ fn gradients(
 ) -> Result<(f64, Vec<Tensor>), TrainError> {
     let batch = Batch::of(examples, indices, recipe.pad_id, model);
     let (loss, gradients) = worker.compute(|| {
-        let loss = |logits: &Tensor| loss(logits, &batch.targets);
-        model.loss_and_gradients(&batch.tokens, Some(key), recipe.gradient_checkpointing, loss)
+        let objective = Objective::CrossEntropy(&batch.targets);
+        model.loss_and_gradients(&batch.tokens, Some(key), recipe.gradient_checkpointing, objective)
     });
     check_loss(loss, key, &worker.name)?;
     count_batch(&batch, model, Part::Whole, recipe, worker);

@@ -12,6 +12,7 @@
 //! | `residual.rs` | what earlier rounds left beside frozen weights |
 //! | `base.rs` | frozen weights, one copy for everybody in the process |
 //! | `cut.rs` | a model as front and back |
+//! | `objective.rs` | what training makes of logits |
 //! | `recompute.rs` | loss and gradients, with blocks that run again instead of being remembered |
 //! | `generate.rs` | answers, token by token |
 //! | `load.rs` | Hugging Face folders and GGUF files into frozen base weights |
@@ -32,6 +33,7 @@ mod load;
 mod lora;
 mod names;
 mod norm;
+mod objective;
 mod recompute;
 mod residual;
 mod rope;
@@ -47,6 +49,7 @@ pub use generate::{Choice, GenerateError, Generation};
 pub use head::Head;
 pub use load::{ChatTemplate, LoadError, LoadedTokenizer, StoredTensor, Weights, load_tokenizer};
 pub use lora::{Adapter, LoraSettings, ModelError, Parameter, ParameterKind, resolve_targets};
+pub use objective::{Objective, cross_entropy};
 pub use recompute::Ran;
 pub use residual::Residual;
 pub use shape::{Architecture, LinearShape, ModelShape};

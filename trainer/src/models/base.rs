@@ -75,10 +75,10 @@ pub(super) trait Body: Send {
     ) -> Tensor;
     /// The last hidden state `[batch, seq, hidden]` to what the head reads, `[batch, hidden]`.
     fn pool(&self, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor;
-    /// Whether [`Body::next_token`] can be asked.
-    fn has_language_head(&self) -> bool;
-    /// Last hidden states `[reads, hidden]` to logits of the token that follows each, `[reads, vocab]`, F32.
-    fn next_token(&self, hidden: &Tensor) -> Tensor;
+    /// What the layer over the vocabulary reads of the last block's states, `[.., hidden]` to the same.
+    fn last_norm(&self, hidden: &Tensor) -> Tensor;
+    /// The layer over the vocabulary, `[vocab, hidden]`, where there is one.
+    fn vocabulary(&self) -> Option<&Tensor>;
 }
 
 /// What all blocks of one forward pass share.
@@ -116,7 +116,7 @@ impl Base {
     /// # Errors
     /// Where a language model is asked of a base without a layer over the vocabulary.
     pub fn check_head(&self, head: Head) -> Result<(), ModelError> {
-        if head == Head::Language && !self.body.has_language_head() {
+        if head == Head::Language && self.body.vocabulary().is_none() {
             return Err(ModelError::NoLanguageHead { architecture: self.architecture().to_string() });
         }
         Ok(())

@@ -194,12 +194,13 @@ impl Body for Bert {
         self.pooler.forward(&first, dropout).tanh()
     }
 
-    fn has_language_head(&self) -> bool {
-        false
+    /// Blocks end in a norm.
+    fn last_norm(&self, hidden: &Tensor) -> Tensor {
+        hidden.shallow_clone()
     }
 
-    fn next_token(&self, _hidden: &Tensor) -> Tensor {
-        unreachable!("a model is not given a head that its base does not have")
+    fn vocabulary(&self) -> Option<&Tensor> {
+        None
     }
 }
 

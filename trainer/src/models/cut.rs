@@ -1,7 +1,7 @@
 //! A model: frozen base and trained adapter, run whole or cut after any block.
 //! Must not compute the whole in another way than the parts: the same operations in the same order, the same bits.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     base::{Base, Context},
@@ -200,12 +200,25 @@ impl Model {
                 let (weight, bias) = self.adapter.head();
                 linear::head(&pooled, weight, bias)
             }
-            Head::Language => {
-                let states = hidden.flatten(0, 1); // [batch * seq, hidden]
-                let states = places.map_or_else(|| states.shallow_clone(), |places| states.index_select(0, places));
-                self.base.body.next_token(&states)
-            }
+            Head::Language => self.say(&self.before_vocabulary(hidden, places)),
         }
+    }
+
+    /// What the layer over the vocabulary reads of the last block's `[batch, seq, hidden]`: `[reads, hidden]`, normed.
+    pub(super) fn before_vocabulary(&self, hidden: &Tensor, places: Option<&Tensor>) -> Tensor {
+        let states = hidden.flatten(0, 1); // [batch * seq, hidden]
+        let states = places.map_or_else(|| states.shallow_clone(), |places| states.index_select(0, places));
+        self.base.body.last_norm(&states)
+    }
+
+    /// The layer over the vocabulary, `[vocab, hidden]`.
+    pub(super) fn vocabulary(&self) -> &Tensor {
+        self.base.body.vocabulary().expect("a model is not given a head that its base does not have")
+    }
+
+    /// Normed states `[.., hidden]` to logits over the vocabulary, F32.
+    fn say(&self, normed: &Tensor) -> Tensor {
+        normed.linear(self.vocabulary(), None::<&Tensor>).to_kind(Kind::Float)
     }
 
     /// What the head reads, `[batch, hidden]` in the base's precision, without LoRA dropout.
@@ -245,6 +258,6 @@ impl Model {
 
     /// A last hidden state `[batch, hidden]` to logits of the token that follows, `[batch, vocab]`, F32.
     pub(super) fn read_next(&self, hidden: &Tensor) -> Tensor {
-        self.base.body.next_token(hidden)
+        self.say(&self.base.body.last_norm(hidden))
     }
 }

@@ -2,7 +2,7 @@
 //! Must not train the layer over the vocabulary: it is the embedding table, and stays frozen.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{
     attention::{attend, causal_bias, positions, take_rightmost},
@@ -193,13 +193,12 @@ impl Body for Gpt2 {
         self.norm.forward(&take_rightmost(hidden, mask)) // [batch, hidden]
     }
 
-    fn has_language_head(&self) -> bool {
-        self.vocabulary.is_some()
+    fn last_norm(&self, hidden: &Tensor) -> Tensor {
+        self.norm.forward(hidden)
     }
 
-    fn next_token(&self, hidden: &Tensor) -> Tensor {
-        let vocabulary = self.vocabulary.as_ref().expect("a model is not given a head that its base does not have");
-        self.norm.forward(hidden).linear(vocabulary, None::<&Tensor>).to_kind(Kind::Float)
+    fn vocabulary(&self) -> Option<&Tensor> {
+        self.vocabulary.as_ref()
     }
 }
 

@@ -64,26 +64,32 @@ impl Linear {
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub(super) fn forward(&self, x: &Tensor, dropout: Option<Key>) -> Tensor {
+        let mut size = x.size();
+        let x = x.reshape([-1, self.shape.inputs as i64]); // [rows, inputs]
         let base = x.linear(&self.weight, self.bias.as_ref());
         let base = match &self.residual {
             None => base,
             // Added in F32 and rounded once.
-            Some(residual) => (base.to_kind(Kind::Float) + residual.forward(x)).to_kind(x.kind()),
+            Some(residual) => (base.to_kind(Kind::Float) + residual.forward(&x)).to_kind(x.kind()),
         };
-        match &self.lora {
+        let y = match &self.lora {
             None => base,
-            Some(pair) => base + pair.forward(x, dropout),
-        }
+            Some(pair) => pair.add_to(base, &x, dropout),
+        };
+        size.pop();
+        size.push(self.shape.outputs as i64);
+        y.view(size.as_slice())
     }
 }
 
 impl LoraPair {
-    /// The pair is stored in F32 and cast to the activations' type for the product, as PEFT does under autocast.
-    fn forward(&self, x: &Tensor, dropout: Option<Key>) -> Tensor {
+    /// Adds what the pair makes of `x` `[rows, inputs]` to `base` `[rows, outputs]`, in place: nobody else holds it. The
+    /// pair is stored in F32 and cast to the activations' type for the product, as PEFT does under autocast.
+    fn add_to(&self, mut base: Tensor, x: &Tensor, dropout: Option<Key>) -> Tensor {
         let kind = x.kind();
         let dropped = dropout.filter(|_| self.dropout > 0.0).map(|key| self.drop(x, key));
-        let low = dropped.as_ref().unwrap_or(x).linear(&self.a.to_kind(kind), None::<&Tensor>); // [.., rank]
-        (low * self.scale).linear(&self.b.to_kind(kind), None::<&Tensor>) // [.., outputs]
+        let low = dropped.as_ref().unwrap_or(x).linear(&self.a.to_kind(kind), None::<&Tensor>); // [rows, rank]
+        base.addmm_(&(low * self.scale), &self.b.to_kind(kind).tr())
     }
 
     /// Inverted dropout: what stays is scaled up, so that the expectation does not change.

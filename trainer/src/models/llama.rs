@@ -248,13 +248,12 @@ impl Body for Llama {
         self.norm.forward(&take_rightmost(hidden, mask)) // [batch, hidden]
     }
 
-    fn has_language_head(&self) -> bool {
-        self.vocabulary.is_some()
+    fn last_norm(&self, hidden: &Tensor) -> Tensor {
+        self.norm.forward(hidden)
     }
 
-    fn next_token(&self, hidden: &Tensor) -> Tensor {
-        let vocabulary = self.vocabulary.as_ref().expect("a model is not given a head that its base does not have");
-        self.norm.forward(hidden).linear(vocabulary, None::<&Tensor>).to_kind(Kind::Float)
+    fn vocabulary(&self) -> Option<&Tensor> {
+        self.vocabulary.as_ref()
     }
 }
 

@@ -3,7 +3,10 @@
 
 use tch::Tensor;
 
-use super::{Model, Part, Tokens};
+use super::{
+    Model, Part, Tokens,
+    objective::{Objective, seeded},
+};
 use crate::random::Key;
 
 /// A part of a model that has run forward and not yet backward.
@@ -43,7 +46,7 @@ impl Ran {
 }
 
 impl Model {
-    /// The loss that `loss` makes of the logits, and its gradients by the adapter's parameters, in their order.
+    /// A loss, and its gradients by the adapter's parameters, in their order.
     ///
     /// With `recompute`, activations of one block at a time are in memory instead of all blocks', for one more forward
     /// pass; the bits are the same.
@@ -52,16 +55,17 @@ impl Model {
         tokens: &Tokens,
         dropout: Option<Key>,
         recompute: bool,
-        loss: impl FnOnce(&Tensor) -> Tensor,
+        objective: Objective<'_>,
     ) -> (f64, Vec<Tensor>) {
+        let places = tokens.places.as_ref();
         if !recompute {
-            let loss = loss(&self.forward(tokens, dropout));
-            let gradients = Tensor::run_backward(&[&loss], &self.trained(|_| true), false, false);
-            return (loss.double_value(&[]), gradients);
+            let hidden = self.front(self.shape().blocks, tokens, dropout);
+            let loss = self.lose(&hidden, &tokens.mask, places, dropout, objective);
+            let gradients = Tensor::run_backward(&[&loss.root], &self.trained(|_| true), false, false);
+            return (loss.value.double_value(&[]), gradients);
         }
         let front = self.run_front(self.shape().blocks, tokens, dropout, true);
-        let places = tokens.places.as_ref();
-        let (value, mut tail, gradient) = self.head_gradients(front.hidden(), &tokens.mask, places, dropout, loss);
+        let (value, mut tail, gradient) = self.head_gradients(front.hidden(), &tokens.mask, places, dropout, objective);
         let (mut gradients, _) = self.run_backward(&front, &gradient);
         gradients.append(&mut tail);
         (value, gradients)
@@ -94,8 +98,8 @@ impl Model {
         Ran { part, hidden: self.blocks_from(cut_layer, &given, mask, dropout), way: Way::Graph(Some(given)) }
     }
 
-    /// The loss that `loss` makes of the logits of the blocks from `cut_layer` on and the head, its gradients by the
-    /// parameters of that part, and by `hidden`. `mask` and `places` are as [`Model::back`] has them.
+    /// The loss at the end of the blocks from `cut_layer` on and the head, its gradients by the parameters of that part,
+    /// and by `hidden`. `mask` and `places` are as [`Model::back`] has them.
     pub fn back_loss_and_gradients(
         &self,
         cut_layer: usize,
@@ -103,17 +107,18 @@ impl Model {
         (mask, places): (&Tensor, Option<&Tensor>),
         dropout: Option<Key>,
         recompute: bool,
-        loss: impl FnOnce(&Tensor) -> Tensor,
+        objective: Objective<'_>,
     ) -> (f64, Vec<Tensor>, Tensor) {
         if !recompute {
             let given = hidden.detach().set_requires_grad(true);
-            let loss = loss(&self.back(cut_layer, &given, mask, places, dropout));
+            let last = self.blocks_from(cut_layer, &given, mask, dropout);
+            let loss = self.lose(&last, mask, places, dropout, objective);
             let (gradients, gradient) =
-                gradients_and_last(&loss, self.adapter().tensors(Part::Back(cut_layer)), &given);
-            return (loss.double_value(&[]), gradients, gradient);
+                gradients_and_last(&loss.root, self.adapter().tensors(Part::Back(cut_layer)), &given);
+            return (loss.value.double_value(&[]), gradients, gradient);
         }
         let middle = self.run_middle(cut_layer, hidden, mask, dropout, true);
-        let (value, mut tail, gradient) = self.head_gradients(middle.hidden(), mask, places, dropout, loss);
+        let (value, mut tail, gradient) = self.head_gradients(middle.hidden(), mask, places, dropout, objective);
         let (mut gradients, given) = self.run_backward(&middle, &gradient);
         gradients.append(&mut tail);
         (value, gradients, given.expect("a part that was sent its input has a gradient there"))
@@ -179,20 +184,20 @@ impl Model {
         Ran { part, hidden, way: Way::Again(Kept { inputs, mask: mask.shallow_clone(), dropout }) }
     }
 
-    /// The loss that `loss` makes of the logits that the head reads from `hidden`, what the last block gave; its
-    /// gradients by what follows the last block, and by `hidden`.
+    /// The loss of what the head reads from `hidden`, what the last block gave; its gradients by what follows the last
+    /// block, and by `hidden`.
     pub fn head_gradients(
         &self,
         hidden: &Tensor,
         mask: &Tensor,
         places: Option<&Tensor>,
         dropout: Option<Key>,
-        loss: impl FnOnce(&Tensor) -> Tensor,
+        objective: Objective<'_>,
     ) -> (f64, Vec<Tensor>, Tensor) {
         let hidden = hidden.detach().set_requires_grad(true);
-        let loss = loss(&self.read(&hidden, mask, places, dropout));
-        let (gradients, gradient) = gradients_and_last(&loss, self.trained(|block| block.is_none()), &hidden);
-        (loss.double_value(&[]), gradients, gradient)
+        let loss = self.lose(&hidden, mask, places, dropout, objective);
+        let (gradients, gradient) = gradients_and_last(&loss.root, self.trained(|block| block.is_none()), &hidden);
+        (loss.value.double_value(&[]), gradients, gradient)
     }
 
     /// The lowest block of a part that has a trained parameter.
@@ -205,11 +210,6 @@ impl Model {
         let parameters = self.adapter().part(Part::Whole).into_iter().filter(|parameter| of(parameter.block));
         parameters.map(|parameter| &parameter.tensor).collect()
     }
-}
-
-/// `backward` takes no incoming gradient; the derivative of this sum by `output` is `gradient`, exactly.
-fn seeded(output: &Tensor, gradient: &Tensor) -> Tensor {
-    (output * gradient).sum(gradient.kind())
 }
 
 /// Gradients of `of` by `parameters`, and by `last`.
@@ -233,16 +233,14 @@ mod tests {
         },
     };
 
-    fn loss(logits: &Tensor, labels: &Tensor) -> Tensor {
-        logits.cross_entropy_for_logits(labels)
-    }
-
     #[test]
     fn gradients_with_blocks_run_again_are_the_plain_ones_to_the_last_bit() {
         for case in cases() {
             let golden = tensors(&case.name);
             let (model, tokens) = (case.model(&golden), batch(&golden));
-            let both = |recompute| model.loss_and_gradients(&tokens, None, recompute, |z| loss(z, &golden["labels"]));
+            let both = |recompute| {
+                model.loss_and_gradients(&tokens, None, recompute, Objective::CrossEntropy(&golden["labels"]))
+            };
             assert_same(&case.name, &model, &both(false), &both(true));
         }
     }
@@ -257,8 +255,9 @@ mod tests {
             tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&(&parameter.tensor + 0.1)));
         }
         let key = Key { seed: 1, client: 2, round: 3, step: 4 };
-        let both =
-            |key, recompute| model.loss_and_gradients(&batch(&golden), key, recompute, |z| loss(z, &golden["labels"]));
+        let both = |key, recompute| {
+            model.loss_and_gradients(&batch(&golden), key, recompute, Objective::CrossEntropy(&golden["labels"]))
+        };
         assert_same("with dropout", &model, &both(Some(key), false), &both(Some(key), true));
         assert!((both(Some(key), true).0 - both(None, true).0).abs() > 1e-6, "dropout was on");
     }
@@ -270,8 +269,9 @@ mod tests {
             let base = load(&file("tiny-llama"));
             let lora = LoraSettings { target_modules: vec![target.into()], ..query_value(&base) };
             let model = Model::new(base, &lora, Head::Language, 5).unwrap();
-            let both =
-                |recompute| model.loss_and_gradients(&batch(&golden), None, recompute, |z| loss(z, &golden["labels"]));
+            let both = |recompute| {
+                model.loss_and_gradients(&batch(&golden), None, recompute, Objective::CrossEntropy(&golden["labels"]))
+            };
             assert_same(target, &model, &both(false), &both(true));
         }
     }
@@ -281,12 +281,12 @@ mod tests {
         for case in cases() {
             let golden = tensors(&case.name);
             let (model, tokens) = (case.model(&golden), batch(&golden));
-            let whole = model.loss_and_gradients(&tokens, None, false, |z| loss(z, &golden["labels"]));
+            let whole = model.loss_and_gradients(&tokens, None, false, Objective::CrossEntropy(&golden["labels"]));
             for cut in 0..=model.shape().blocks {
                 for recompute in [false, true] {
                     let front = model.run_front(cut, &tokens, None, recompute);
                     let given = (&tokens.mask, tokens.places.as_ref());
-                    let by_logits = |z: &Tensor| loss(z, &golden["labels"]);
+                    let by_logits = Objective::CrossEntropy(&golden["labels"]);
                     let (value, mut back, gradient) =
                         model.back_loss_and_gradients(cut, front.hidden(), given, None, recompute, by_logits);
                     let (mut gradients, _) = model.run_backward(&front, &gradient);
@@ -303,12 +303,12 @@ mod tests {
         for case in cases() {
             let golden = tensors(&case.name);
             let (model, tokens) = (case.model(&golden), batch(&golden));
-            let whole = model.loss_and_gradients(&tokens, None, false, |z| loss(z, &golden["labels"]));
+            let whole = model.loss_and_gradients(&tokens, None, false, Objective::CrossEntropy(&golden["labels"]));
             for (cut, recompute) in [(1, false), (1, true)] {
                 let front = model.run_front(cut, &tokens, None, recompute);
                 let middle = model.run_middle(cut, front.hidden(), &tokens.mask, None, recompute);
                 let places = tokens.places.as_ref();
-                let by_logits = |z: &Tensor| loss(z, &golden["labels"]);
+                let by_logits = Objective::CrossEntropy(&golden["labels"]);
                 let (value, mut head, gradient) =
                     model.head_gradients(middle.hidden(), &tokens.mask, places, None, by_logits);
                 let (mut of_middle, gradient) = model.run_backward(&middle, &gradient);
@@ -333,7 +333,7 @@ mod tests {
         let labels = Tensor::zeros([8], (Kind::Int64, Device::Cpu));
         let loaded = peak_memory_bytes();
         let peak = |recompute| {
-            model.loss_and_gradients(&tokens, None, recompute, |z| loss(z, &labels));
+            model.loss_and_gradients(&tokens, None, recompute, Objective::CrossEntropy(&labels));
             peak_memory_bytes() - loaded
         };
         let (again, plain) = (peak(true), peak(false));

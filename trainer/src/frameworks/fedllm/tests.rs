@@ -21,9 +21,9 @@ use crate::{
         ClientHalf, ClientSeat, Figures, Framework, ServerHalf, ServerSeat, Spare, answer, payload_kind,
         tests::{adapter_of, flat, fresh, largest_difference, one_client, run_with_unequal_clients, values, worker},
     },
-    local::{Batch, loss, plan as batches_of, tensors, train},
+    local::{Batch, plan as batches_of, tensors, train},
     low_rank::LowRank,
-    models::{Base, Head, LoadOptions, LoraSettings, Model, Part, Precision, Residual},
+    models::{Base, Head, LoadOptions, LoraSettings, Model, Part, Precision, Residual, cross_entropy},
     optimizer::Optimizer,
     plan::{Plan, Task},
     random::{Key, Site},
@@ -401,7 +401,8 @@ fn steps_by_autograd(plan: &Plan, mu: f64) -> Vec<f32> {
     let key = Key { seed: plan.seed, client: 0, round: 1, step: 0 };
     for (step, indices) in batches_of(&examples, &recipe, key).iter().enumerate() {
         let batch = Batch::of(&examples, indices, 0, &model);
-        let mut loss = loss(&model.forward(&batch.tokens, Some(Key { step: step as u32, ..key })), &batch.targets);
+        let mut loss =
+            cross_entropy(&model.forward(&batch.tokens, Some(Key { step: step as u32, ..key })), &batch.targets);
         if mu > 0.0 {
             let squares = parameters.iter().zip(&start).map(|(p, start)| (*p - start).square().sum(Kind::Float));
             loss += squares.fold(Tensor::from(0.0f32), |sum, square| sum + square) * (mu / 2.0);

@@ -17,7 +17,7 @@ use crate::{
     frameworks::{FrameworkError, adapter::is_finite},
     local::{Recipe, TrainError, check_loss, tensors},
     meter::Worker,
-    models::{Model, Part},
+    models::{Model, Objective, Part},
     optimizer::Optimizer,
     pace::Pace,
     random::{Key, Site},
@@ -91,8 +91,9 @@ impl Distillation {
             let loss = worker.compute(|| {
                 let targets = batch.targets.as_ref();
                 let loss = |z: &Tensor| distillation_loss(z, &log_p, targets, self.temperature, self.lambda);
+                let objective = Objective::of(loss);
                 let again = recipe.gradient_checkpointing;
-                let (loss, gradients) = model.loss_and_gradients(&batch.tokens, Some(key), again, loss);
+                let (loss, gradients) = model.loss_and_gradients(&batch.tokens, Some(key), again, objective);
                 pace.take(&mut optimizer, &parameters, &gradients);
                 loss
             });

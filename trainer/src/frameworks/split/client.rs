@@ -12,9 +12,9 @@ use super::{
 use crate::{
     data::Example,
     frameworks::{ClientHalf, ClientSeat, Figures, Framework, FrameworkError, adapter, answer},
-    local::{Batch, check_loss, count_batch, loss, next_tokens, plan, tensors},
+    local::{Batch, check_loss, count_batch, next_tokens, plan, tensors},
     meter::peak_memory_bytes,
-    models::{Head, Part, Ran, Tokens},
+    models::{Head, Objective, Part, Ran, Tokens},
     optimizer::Optimizer,
     pace::Pace,
     random::Key,
@@ -119,9 +119,9 @@ impl SplitClient {
 
         let ClientSeat { model, worker, .. } = &mut self.seat;
         let Tokens { mask, places, .. } = &batch.tokens;
-        let by_logits = |logits: &Tensor| loss(logits, &batch.targets);
-        let (loss, of_head, of_last) =
-            worker.compute(|| model.head_gradients(&last, mask, places.as_ref(), Some(key), by_logits));
+        let (loss, of_head, of_last) = worker.compute(|| {
+            model.head_gradients(&last, mask, places.as_ref(), Some(key), Objective::CrossEntropy(&batch.targets))
+        });
         let finite = adapter::is_finite(&of_last) && of_head.iter().all(adapter::is_finite);
         check_loss(if finite { loss } else { f64::NAN }, key, &worker.name)?;
         let up = self.write("gradient", PayloadKind::ActivationGradient, &of_last, key)?;

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     flops::BatchSize,
     frameworks::{FrameworkError, Stepper, adapter},
-    local::{Recipe, TrainError, check_loss, loss, tensors},
-    models::Model,
+    local::{Recipe, TrainError, check_loss, tensors},
+    models::{Model, Objective},
     optimizer::Optimizer,
     pace::Pace,
     random::Key,
@@ -138,8 +138,8 @@ impl BackStepper {
         let Input { hidden, mask, wanted } = input;
         let Wanted { places, targets } = wanted.expect("a step brings labels where the head is the server's");
         let (cut, again, given) = (self.cut(), self.recipe.gradient_checkpointing, (&mask, places.as_ref()));
-        let loss = |logits: &Tensor| loss(logits, &targets);
-        let (value, gradients, of_hidden) = model.back_loss_and_gradients(cut, &hidden, given, Some(key), again, loss);
+        let (value, gradients, of_hidden) =
+            model.back_loss_and_gradients(cut, &hidden, given, Some(key), again, Objective::CrossEntropy(&targets));
         check_loss(value, key, &self.client)?;
         Ok((self.move_along(&gradients, of_hidden, model, optimizer, key)?, value))
     }
