@@ -105,6 +105,7 @@ check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files
 	$(TIMED) $(BUILD_OPERATOR)
 	$(TIMED) scripts/check_generated.sh $(CRD) $(TARGET)/debug/fedtune-operator crd
 	$(TIMED) scripts/check_generated.sh $(CHART_CRD) $(TARGET)/debug/fedtune-operator crd
+	$(TIMED) $(MAKE) --no-print-directory bench-smoke
 
 # Tests do without it where it cannot be had.
 $(PROMETHEUS):
@@ -114,6 +115,28 @@ $(PROMETHEUS):
 $(CARGO_DENY):
 	$(TIMED) cargo install --locked --debug --no-default-features cargo-deny --version $(CARGO_DENY_VERSION) \
 		--root $(dir $(@D))
+
+# Contests whose names hold ONLY, each side REPEATS times. QUICK=1: of a size that takes seconds.
+REPEATS ?= 5
+BENCH = $(TARGET)/release/fedtune-bench run --repeats $(REPEATS) $(if $(QUICK),--smoke) $(addprefix --only ,$(ONLY))
+PEERS := .cache/peers/env
+
+.PHONY: bench
+bench: setup ## Measure speed, memory and bytes of the trainer (ONLY=word, REPEATS=n, QUICK=1)
+	$(TIMED) cargo build $(LOCKED) --release -p fedtune -p fedtune-bench
+	$(TIMED) $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: setup ## The same beside PyTorch, PEFT and Flower, in turn (5.3 GB of Python in .cache/peers)
+	$(TIMED) scripts/peers.sh $(PEERS)
+	$(TIMED) cargo build $(LOCKED) --release -p fedtune -p fedtune-bench
+	$(TIMED) $(BENCH) --python $(PEERS)/bin/python
+
+# Unoptimised, which `make test` builds anyway: it shows that the bench runs, not how fast.
+.PHONY: bench-smoke
+bench-smoke: setup
+	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune --bin fedtune-bench
+	$(TIMED) $(TARGET)/debug/fedtune-bench run --smoke
 
 .PHONY: fuzz
 fuzz: setup $(CARGO_FUZZ) ## Feed every parser made-up bytes, SECONDS=600 each

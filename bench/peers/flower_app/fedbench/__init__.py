@@ -1,0 +1,1 @@
+"""The job of `fedtune-bench work job` as a Flower app."""
