@@ -13,6 +13,7 @@ use super::{
     observe::{JobEnd, JobView, Observed},
     why::{self, Answers, Trouble},
 };
+use crate::caches::PodPhase;
 
 /// How long clients have to end by themselves once the server has succeeded.
 pub const LEFTOVERS: SignedDuration = SignedDuration::from_secs(60);
@@ -192,6 +193,10 @@ fn stand(run: &Run, seen: &Observed, answers: &Answers) -> Stand {
 }
 
 fn server_is_up(seen: &Observed) -> bool {
+    // Its Job is about to say so too: nothing starts any more.
+    if seen.server_pod().is_some_and(|pod| pod.phase == PodPhase::Succeeded) {
+        return true;
+    }
     let Some(pod) = seen.server_pod().filter(|pod| pod.remains() && !pod.deleting) else { return false };
     let listens = seen.live.as_ref().is_some_and(|live| match live.phase {
         LivePhase::Starting => false,

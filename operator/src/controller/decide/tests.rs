@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    caches::{PodPhase, PodView},
+    caches::PodView,
     controller::{
         child::{Child, Kind},
         testing::*,
@@ -48,6 +48,12 @@ fn a_run_is_running_once_its_server_listens() {
 fn a_run_whose_server_has_gone_starts_again() {
     let seen = Observed { live: Some(live(LivePhase::Running, 3)), ..jobs() };
     assert_eq!(decided(&run(Some(Phase::Running)), &seen, 5).stand, Stand::Starting(None));
+}
+
+#[test]
+fn a_run_whose_server_has_just_ended_well_does_not_start_again() {
+    let seen = with_pods(jobs(), [server_pod(PodPhase::Succeeded, exited(0, "Completed", ""))]);
+    assert_eq!(decided(&run(Some(Phase::Running)), &seen, 5).stand, Stand::Running(None));
 }
 
 #[test]
