@@ -51,7 +51,7 @@ fn is_write(request: &Request<Body>) -> bool {
 async fn leaves_are_of_the_ca(bench: &Operated) -> bool {
     let data = |secret: Secret| secret.data.unwrap_or_default();
     let ca = data(bench.api::<Secret>().get("mail-ca").await.unwrap());
-    let certificate = ca.iter().find(|(name, _)| name.ends_with(".crt")).unwrap().1;
+    let certificate = &ca["tls.crt"];
     let mut all = true;
     for leaf in ["mail-tls-server", "mail-tls-silo"] {
         all &= data(bench.api::<Secret>().get(leaf).await.unwrap())["ca.crt"] == *certificate;
@@ -100,7 +100,7 @@ async fn a_run_past_its_deadline_fails_and_leaves_no_job() {
         let gone = await_condition(bench.api::<Job>(), job, |found: Option<&Job>| {
             found.is_none_or(|found| found.metadata.deletion_timestamp.is_some())
         });
-        timeout(LIMIT, gone).await.unwrap_or_else(|_| panic!("{job} is still there")).unwrap();
+        timeout(LIMIT, Box::pin(gone)).await.unwrap_or_else(|_| panic!("{job} is still there")).unwrap();
     }
 }
 
@@ -133,7 +133,7 @@ async fn a_run_whose_time_after_the_end_is_over_is_deleted_and_not_before() {
     bench.until_phase(Phase::Succeeded).await;
     let uid = run.uid().unwrap();
     let gone = await_condition(bench.api::<FederatedFineTune>(), "mail", is_deleted(&uid));
-    timeout(LIMIT, gone).await.expect("its two seconds are over").unwrap();
+    timeout(LIMIT, Box::pin(gone)).await.expect("its two seconds are over").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
