@@ -89,7 +89,9 @@ fn a_run_and_its_prometheus(framework: &str) -> Option<Scraped> {
     };
     server.wait_for(&["the termination message is written"]);
     let mut processes: Vec<Running> = clients.into_iter().map(|(client, _)| client).collect();
-    processes.iter_mut().for_each(|client| drop(client.wait_for(&["tiny: done"])));
+    for client in &mut processes {
+        client.wait_for(&["tiny: done"]);
+    }
     processes.push(server);
     // Each has been scraped often enough since for rates too.
     prometheus.until("min(count_over_time(fedtune_round{run=\"tiny\"}[5s]) >= 4 and fedtune_round == 2)", |found| {
