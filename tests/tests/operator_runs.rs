@@ -1,8 +1,6 @@
 //! The operator against a real API server: from an applied resource to its children, its status and its end.
 //! Must not train anything.
 
-#![expect(clippy::unwrap_used, reason = "tests may panic")]
-
 use fedtune_crds::status::Phase;
 use fedtune_tests::cluster::operated::{Operated, RUN, holds, last_words, of, says};
 use k8s_openapi::api::{
