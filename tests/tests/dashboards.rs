@@ -104,7 +104,11 @@ fn a_run_and_its_prometheus(framework: &str) -> Option<Scraped> {
 }
 
 fn value_of(found: &[Sample], expected: f64) -> bool {
-    matches!(found, [(_, value)] if value.to_bits() == expected.to_bits())
+    matches!(found, [(_, value)] if value_is(*value, expected))
+}
+
+fn value_is(value: f64, expected: f64) -> bool {
+    value.to_bits() == expected.to_bits()
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn the_run_dashboard_shows_what_the_pods_say() {
 }
 
 #[test]
-fn the_compare_dashboard_shows_the_figures_of_results_json_to_the_last_digit() {
+fn compare_shows_the_figures_of_results_json_to_the_last_digit_and_operator_is_answered() {
     let Some(run) = a_run_and_its_prometheus("fedLLM: {}") else { return };
     let prometheus = Prometheus::start(&[serve(metrics_of_the_operator(&run))]).unwrap();
     prometheus.until("fedtune_run_loss", |found| !found.is_empty());
@@ -174,6 +178,27 @@ fn the_compare_dashboard_shows_the_figures_of_results_json_to_the_last_digit() {
                 other => panic!("{other:?} is a panel that is not tested"),
             };
             assert!(value_of(&shown, expected), "{title} ({legend}) shows {shown:?} and not {expected}");
+        }
+    }
+    the_operator_dashboard_is_answered(&prometheus);
+}
+
+/// The operator that is scraped has looked at no run: what it has of durations is no number yet, and of errors nothing.
+fn the_operator_dashboard_is_answered(prometheus: &Prometheus) {
+    prometheus.until("count_over_time(fedtune_operator_leader[5s]) >= 4", |found| !found.is_empty());
+    for Panel { title, queries } in panels("fedtune-operator") {
+        for (legend, query) in queries {
+            let shown = prometheus.query(&query);
+            match title.as_str() {
+                "Leaders" => assert!(value_of(&shown, 1.0), "{shown:?}"),
+                "Runs" | "Runs over time" => {
+                    let ended = shown.iter().filter(|(_, runs)| value_is(*runs, 1.0));
+                    let phases: Vec<_> = ended.map(|(labels, _)| labels["phase"].as_str()).collect();
+                    assert_eq!((phases, shown.len()), (vec!["Succeeded"], 6), "{title}");
+                }
+                "Errors" => assert!(shown.is_empty(), "{shown:?}"),
+                _ => assert!(!shown.is_empty(), "{title} ({legend}) shows nothing: {query}"),
+            }
         }
     }
 }
