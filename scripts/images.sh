@@ -4,7 +4,8 @@
 #
 # Usage: images.sh IMAGE...    images: operator, trainer, trainer-cuda, pause
 # BASE=IMAGE      what the trainer's image stands on; where it cannot be pulled, a Debian is made by debootstrap
-# LIBTORCH=DIR    a libtorch 2.13 to build the trainer with; trainer-cuda needs one that was built for CUDA
+# LIBTORCH=DIR    a libtorch 2.13 to build the trainer with, instead of the one that set-up brings
+# LIBTORCH_CUDA=DIR  the same for trainer-cuda: one that was built for CUDA
 # TRAINER=FILE    a trainer that is built already
 set -euo pipefail
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
 # Brings libtorch, two small models and the mail into one folder: .cache, or CACHE=DIR.
+#
+# Usage: setup.sh [FOLDER...]    folders: libtorch, models/minilm, models/smollm2, mail (all of them where none is
+# named), and libtorch-cuda, which the trainer's image for GPUs takes
 # Needs no hub and touches nothing outside that folder; what is complete already is left alone.
 set -euo pipefail
 
@@ -20,10 +23,13 @@ here=$root/scripts/setup
 
 main() {
     check_build_tools
-    local wanted=(libtorch models/minilm models/smollm2 mail)
-    if [[ -n ${LIBTORCH:-} ]]; then
-        check_own_libtorch
-        wanted=("${wanted[@]:1}")
+    local wanted=("$@")
+    if [[ $# -eq 0 ]]; then
+        wanted=(libtorch models/minilm models/smollm2 mail)
+        if [[ -n ${LIBTORCH:-} ]]; then
+            check_own_libtorch
+            wanted=("${wanted[@]:1}")
+        fi
     fi
 
     local missing
@@ -41,4 +47,4 @@ main() {
     say "Set-up is complete: $cache, after $SECONDS s."
 }
 
-main
+main "$@"

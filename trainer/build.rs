@@ -9,6 +9,7 @@ use std::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     compile_protocol()?;
+    compile_environment();
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     let libtorch = env::var("LIBTORCH").map(PathBuf::from).ok();
     if let Some(libtorch) = &libtorch {
@@ -25,6 +26,13 @@ fn compile_protocol() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["proto/federation.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Compiles what runs before any library starts; nothing refers to it, so it is linked whole.
+fn compile_environment() {
+    let source = "src/cli/environment.c";
+    println!("cargo::rerun-if-changed={source}");
+    cc::Build::new().file(source).warnings_into_errors(true).link_lib_modifier("+whole-archive").compile("environment");
 }
 
 /// Writes libtorch's folder into the program, so that it starts without `LD_LIBRARY_PATH`.

@@ -151,7 +151,14 @@ def timed_steps(arguments, loss_of, parameters):
         "trained": sum(parameter.numel() for parameter in parameters),
         "loss": loss,
         "each": each,
+        "sinceStart": seconds_since_start(),
     }
+
+
+def seconds_since_start():
+    """Since `fedtune-bench` started this process; nothing where somebody else did."""
+    started = os.environ.get("FEDTUNE_BENCH_STARTED")
+    return time.time() - float(started) if started else None
 
 
 def peak_bytes():

@@ -14,7 +14,6 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fedtune::cli::environment;
 
 mod contest;
 mod error;
@@ -25,7 +24,6 @@ mod statistics;
 mod table;
 mod work;
 
-use error::BenchError;
 
 /// Measures the trainer, and with `--peers` what people use today beside it.
 #[derive(Debug, Parser)]
@@ -50,7 +48,7 @@ enum Command {
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(arguments) => table::run(&arguments),
-        Command::Work { work } => settled(&work),
+        Command::Work { work } => work::run(&work).map(|said| println!("{said}")),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,11 +57,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// In the environment in which the trainer itself runs.
-fn settled(work: &work::Work) -> Result<(), BenchError> {
-    environment::settle().map_err(|error| BenchError::io("this program cannot be started anew", error))?;
-    println!("{}", work::run(work)?);
-    Ok(())
 }

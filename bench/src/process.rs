@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -44,12 +44,26 @@ pub(crate) struct Taken {
     pub said: Value,
 }
 
+/// Tells a process when it was started, in seconds since 1970.
+const STARTED: &str = "FEDTUNE_BENCH_STARTED";
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// Seconds since this process was started by [`measure`]; none where it was not.
+pub(crate) fn seconds_since_start() -> Option<f64> {
+    let started: f64 = std::env::var(STARTED).ok()?.parse().ok()?;
+    Some(unix_seconds() - started)
+}
+
 /// Runs `command` to its end. Standard error is shown only where it fails.
 pub(crate) fn measure(command: &mut Command, mark: &str) -> Result<Taken, BenchError> {
     let name = format!("{command:?}");
     let (started, busy_before) = (Instant::now(), busy_seconds());
     let mut child = command
         .env(MARK, mark)
+        .env(STARTED, unix_seconds().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -49,6 +49,7 @@ impl Figure {
             Self::Memory | Self::Said("peakBytes", _) => "peak memory",
             Self::Said("seconds", _) => "step",
             Self::Said("cpuSeconds", _) => "step, CPU",
+            Self::Said("sinceStart", _) => "since start",
             Self::Said("examplesPerSecond", _) => "rate",
             Self::Said("loopbackOverPayload", _) => "loopback / payload",
             Self::Said("socketOverPayload", _) => "socket / payload",

@@ -18,16 +18,18 @@ fill_operator() {
 
 # fill_trainer cpu|cuda: the program, and the libraries of the libtorch that it was built with
 fill_trainer() {
-    local libtorch=${LIBTORCH:-$cache/libtorch}
-    [[ -e $libtorch/lib/libtorch_cpu.so ]] || die "there is no libtorch in $libtorch; run make setup."
-    if [[ $1 == cuda && ! -e $libtorch/lib/libtorch_cuda.so ]]; then
-        die "$libtorch has no lib/libtorch_cuda.so: set LIBTORCH to the folder of a libtorch 2.13 that was built for CUDA."
+    local libtorch=${LIBTORCH:-$cache/libtorch} of_its_own=$target
+    if [[ $1 == cuda ]]; then
+        libtorch=${LIBTORCH_CUDA:-$cache/libtorch-cuda}
+        # Beside the other build: each would throw the other's away.
+        of_its_own=$target/cuda
     fi
+    [[ -e $libtorch/lib/libtorch_$1.so ]] || die "there is no lib/libtorch_$1.so in $libtorch; run make setup or make image-cuda."
     if [[ -n ${TRAINER:-} ]]; then
         cp "$TRAINER" "$context/fedtune-$1"
     else
-        (cd "$root" && LIBTORCH=$libtorch cargo build ${CI:+--locked} --release --package fedtune)
-        cp "$target/release/fedtune" "$context/fedtune-$1"
+        (cd "$root" && LIBTORCH=$libtorch cargo build ${CI:+--locked} --release --package fedtune --target-dir "$of_its_own")
+        cp "$of_its_own/release/fedtune" "$context/fedtune-$1"
     fi
     strip "$context/fedtune-$1"
     mkdir "$context/libtorch-$1"

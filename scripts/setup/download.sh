@@ -29,8 +29,9 @@ pip_download() {
     # TMPDIR: /tmp may be small. No pip cache: it would keep half a gigabyte a second time.
     TMPDIR=$temporary python3 -m pip download ${quiet[@]+"${quiet[@]}"} --disable-pip-version-check --no-cache-dir --no-deps \
         --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
-        --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
+        --platform manylinux_2_18_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_12_x86_64 \
+        --platform manylinux2014_x86_64 --platform manylinux2010_x86_64 \
         --dest "$2" "$1" || die "pip could not download $1; its own words are above."
 }
 

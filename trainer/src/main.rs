@@ -7,9 +7,5 @@ use clap::Parser;
 use fedtune::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    if let Err(error) = cli::environment::settle() {
-        eprintln!("fedtune: {error}");
-        return ExitCode::FAILURE;
-    }
     cli::run(&Cli::parse())
 }

@@ -1,18 +1,37 @@
 //! Attention as every architecture uses it, and the biases that keep tokens from seeing padding or the future.
-//! Must not choose kernels by size: the same operations in the same order give the same bits.
+//! Must not choose kernels by size: by purpose, element type and device alone, so that equal inputs give equal bits.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use super::base::{Context, Purpose};
 
 /// Far below any score, and finite in BF16: a row that may see nothing gets equal weights instead of NaN.
 const MASKED: f64 = -1e30;
 
 /// Softmax of `q k^T / sqrt(head_dim) + bias`, times `v`.
 ///
-/// `q` is `[batch, heads, seq, head_dim]`, `k` and `v` `[batch, kv_heads, seen, head_dim]`, `bias` broadcasts to
-/// `[batch, 1, seq, seen]`; `seen` is `seq` but where earlier tokens come from a cache. Gives
-/// `[batch, seq, heads * head_dim]`. These are the operations that the FLOP count names. libtorch's fused kernel on a CPU
-/// takes exponentials of 20 bits, and logits of answers then differ from those of the whole text by more than 1e-5.
-pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Tensor {
+/// `q` is `[batch, heads, seq, head_dim]`, `k` and `v` `[batch, kv_heads, seen, head_dim]`, the context's bias broadcasts
+/// to `[batch, 1, seq, seen]`; `seen` is `seq` but where earlier tokens come from a cache. Gives
+/// `[batch, seq, heads * head_dim]`.
+pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, context: &Context) -> Tensor {
+    let (batch, heads, seq, head_dim) = q.size4().expect("queries are [batch, heads, seq, head_dim]");
+    let attended = match context.purpose {
+        // It spares copies and keeps no weights for backward. In BF16 plain products take a quarter of its time.
+        Purpose::Training if q.kind() == Kind::Float && q.device() == Device::Cpu => fused(q, k, v, &context.bias),
+        // Its exponentials are good to 20 bits only: answers would differ from the text read whole by more than 1e-5.
+        Purpose::Training | Purpose::Inference => by_products(q, k, v, &context.bias),
+    };
+    attended.transpose(1, 2).reshape([batch, seq, heads * head_dim])
+}
+
+/// [`attend`] by libtorch's fused kernel, giving `[batch, heads, seq, head_dim]`.
+fn fused(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Tensor {
+    let share_keys = q.size()[1] != k.size()[1];
+    Tensor::scaled_dot_product_attention(q, k, v, Some(bias), 0.0, false, None, share_keys)
+}
+
+/// [`attend`] by one product after the other, giving `[batch, heads, seq, head_dim]`.
+fn by_products(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Tensor {
     let (batch, heads, seq, head_dim) = q.size4().expect("queries are [batch, heads, seq, head_dim]");
     let (kv_heads, seen) = (k.size()[1], k.size()[2]);
     let groups = heads / kv_heads;
@@ -23,7 +42,7 @@ pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Tenso
     let bias = bias.expand([batch, heads, seq, seen], false).reshape([batch * kv_heads, groups * seq, seen]);
     let scores = bias.baddbmm(&q, &k.transpose(1, 2), 1.0, (head_dim as f64).powf(-0.5));
     let weights = scores.softmax(-1, Kind::Float).to_kind(v.kind()); // [batch * kv_heads, groups * seq, seen]
-    weights.bmm(&v).view([batch, heads, seq, head_dim]).transpose(1, 2).reshape([batch, seq, heads * head_dim])
+    weights.bmm(&v).view([batch, heads, seq, head_dim])
 }
 
 /// Keeps every token from seeing padding: `[batch, 1, 1, seq]` from a mask `[batch, seq]`.

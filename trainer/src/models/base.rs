@@ -62,7 +62,7 @@ pub(super) trait Body: Send {
     /// `[batch, new, hidden]`. All of a row is new but where earlier tokens are in a cache.
     fn embed(&self, ids: &Tensor, mask: &Tensor) -> Tensor;
     /// What the blocks need to know of the mask `[batch, seen]` for the last `new` tokens.
-    fn context(&self, mask: &Tensor, new: i64) -> Context;
+    fn context(&self, mask: &Tensor, new: i64, purpose: Purpose) -> Context;
     /// One block: `[batch, new, hidden]` to the same. `past` holds what it kept of the tokens before the new ones, and
     /// is given what it keeps of those.
     fn block(
@@ -81,8 +81,19 @@ pub(super) trait Body: Send {
     fn vocabulary(&self) -> Option<&Tensor>;
 }
 
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A loss and its gradients.
+    Training,
+    /// Logits and answers.
+    Inference,
+}
+
 /// What all blocks of one forward pass share.
 pub(super) struct Context {
+    /// What the pass is for.
+    pub(super) purpose: Purpose,
     /// Added to attention scores; broadcasts to `[batch, 1, new, seen]`.
     pub(super) bias: Tensor,
     /// Cosine and sine of rotary positions, each `[batch, new, 1, head_dim]`.

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{
     attention::{attend, padding_bias},
-    base::{Body, Context},
+    base::{Body, Context, Purpose},
     cache::KeyValues,
     linear::Linear,
     load::{Checkpoint, LoadError},
@@ -172,8 +172,8 @@ impl Body for Bert {
         self.norm.forward(&(words + self.types.get(0) + positions))
     }
 
-    fn context(&self, mask: &Tensor, _new: i64) -> Context {
-        Context { bias: padding_bias(mask, self.words.kind()), rotary: None }
+    fn context(&self, mask: &Tensor, _new: i64, purpose: Purpose) -> Context {
+        Context { purpose, bias: padding_bias(mask, self.words.kind()), rotary: None }
     }
 
     /// Tokens that come later change what the earlier ones are: an encoder has no past to keep.
@@ -185,7 +185,7 @@ impl Body for Bert {
         dropout: Option<Key>,
         _past: Option<&mut KeyValues>,
     ) -> Tensor {
-        let attended = self.blocks[block].attend(hidden, self.heads, &context.bias, dropout);
+        let attended = self.blocks[block].attend(hidden, self.heads, context, dropout);
         self.blocks[block].feed_forward(&attended, dropout)
     }
 
@@ -243,11 +243,11 @@ impl Block {
         [query, key, value, attention_output, intermediate, output]
     }
 
-    fn attend(&self, hidden: &Tensor, heads: i64, bias: &Tensor, dropout: Option<Key>) -> Tensor {
+    fn attend(&self, hidden: &Tensor, heads: i64, context: &Context, dropout: Option<Key>) -> Tensor {
         let (batch, seq, width) = hidden.size3().expect("a hidden state is [batch, seq, hidden]");
         let split =
             |linear: &Linear| linear.forward(hidden, dropout).view([batch, seq, heads, width / heads]).transpose(1, 2); // [batch, heads, seq, head_dim]
-        let attended = attend(&split(&self.query), &split(&self.key), &split(&self.value), bias);
+        let attended = attend(&split(&self.query), &split(&self.key), &split(&self.value), context);
         self.attention_norm.forward(&(self.attention_output.forward(&attended, dropout) + hidden))
     }
 

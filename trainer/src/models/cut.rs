@@ -4,7 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    base::{Base, Context},
+    base::{Base, Context, Purpose},
     cache::KeyValues,
     head::Head,
     linear,
@@ -170,7 +170,7 @@ impl Model {
 
     /// Embedding and the blocks below `cut_layer`: `[batch, seq, hidden]` in the base's precision.
     pub fn front(&self, cut_layer: usize, tokens: &Tokens, dropout: Option<Key>) -> Tensor {
-        self.blocks(Part::Front(cut_layer), self.embed(tokens), &tokens.mask, dropout)
+        self.blocks(Part::Front(cut_layer), self.embed(tokens), &tokens.mask, dropout, Purpose::Inference)
     }
 
     /// The blocks from `cut_layer` on and the head: a hidden state `[batch, seq, hidden]` to logits as
@@ -183,13 +183,8 @@ impl Model {
         places: Option<&Tensor>,
         dropout: Option<Key>,
     ) -> Tensor {
-        let hidden = self.blocks_from(cut_layer, hidden, mask, dropout);
+        let hidden = self.blocks(Part::Back(cut_layer), hidden.shallow_clone(), mask, dropout, Purpose::Inference);
         self.read(&hidden, mask, places, dropout)
-    }
-
-    /// The blocks from `cut_layer` on, without the head: `[batch, seq, hidden]` to the same.
-    pub fn blocks_from(&self, cut_layer: usize, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
-        self.blocks(Part::Back(cut_layer), hidden.shallow_clone(), mask, dropout)
     }
 
     /// What follows the last block: its hidden state `[batch, seq, hidden]` to logits as [`Model::forward`] gives them.
@@ -227,8 +222,16 @@ impl Model {
         self.base.body.pool(&hidden, &tokens.mask, None)
     }
 
-    fn blocks(&self, part: Part, hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
-        let context = self.context(mask);
+    /// The blocks of a part, without the head: `[batch, seq, hidden]` to the same.
+    pub(super) fn blocks(
+        &self,
+        part: Part,
+        hidden: Tensor,
+        mask: &Tensor,
+        dropout: Option<Key>,
+        purpose: Purpose,
+    ) -> Tensor {
+        let context = self.context(mask, purpose);
         part.blocks(self.shape().blocks).fold(hidden, |hidden, block| self.block(block, &hidden, &context, dropout))
     }
 
@@ -238,8 +241,8 @@ impl Model {
     }
 
     /// What the blocks need to know of the mask `[batch, seq]`.
-    pub(super) fn context(&self, mask: &Tensor) -> Context {
-        self.base.body.context(mask, mask.size()[1])
+    pub(super) fn context(&self, mask: &Tensor, purpose: Purpose) -> Context {
+        self.base.body.context(mask, mask.size()[1], purpose)
     }
 
     /// One block: `[batch, seq, hidden]` to the same.
@@ -250,7 +253,7 @@ impl Model {
     /// All blocks over new tokens `[batch, new]`, the last of rows with this mask `[batch, seen]`: `[batch, new, hidden]`.
     pub(super) fn pass(&self, ids: &Tensor, mask: &Tensor, past: &mut [KeyValues]) -> Tensor {
         let body = &self.base.body;
-        let context = body.context(mask, ids.size()[1]);
+        let context = body.context(mask, ids.size()[1], Purpose::Inference);
         let blocks = past.iter_mut().enumerate();
         blocks
             .fold(body.embed(ids, mask), |hidden, (block, past)| body.block(block, &hidden, &context, None, Some(past)))

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{
     attention::{attend, causal_bias, positions, take_rightmost},
-    base::{Body, Context, LoadOptions},
+    base::{Body, Context, LoadOptions, Purpose},
     cache::KeyValues,
     linear::Linear,
     load::{Checkpoint, LoadError},
@@ -172,8 +172,8 @@ impl Body for Gpt2 {
         table(&self.words, ids) + table(&self.positions, &places) // [batch, new, hidden]
     }
 
-    fn context(&self, mask: &Tensor, new: i64) -> Context {
-        Context { bias: causal_bias(mask, new, None, self.words.kind()), rotary: None }
+    fn context(&self, mask: &Tensor, new: i64, purpose: Purpose) -> Context {
+        Context { purpose, bias: causal_bias(mask, new, None, self.words.kind()), rotary: None }
     }
 
     fn block(
@@ -185,7 +185,7 @@ impl Body for Gpt2 {
         past: Option<&mut KeyValues>,
     ) -> Tensor {
         let block = &self.blocks[block];
-        let attended = block.attend(hidden, self.heads, &context.bias, dropout, past) + hidden;
+        let attended = block.attend(hidden, self.heads, context, dropout, past) + hidden;
         block.feed_forward(&attended, dropout) + attended
     }
 
@@ -240,7 +240,7 @@ impl Block {
         &self,
         hidden: &Tensor,
         heads: i64,
-        bias: &Tensor,
+        context: &Context,
         dropout: Option<Key>,
         past: Option<&mut KeyValues>,
     ) -> Tensor {
@@ -252,7 +252,7 @@ impl Block {
         };
         let (q, k, v) = (split(0), split(1), split(2));
         let (k, v) = if let Some(past) = past { past.extend(k, v) } else { (k, v) };
-        self.attention_output.forward(&attend(&q, &k, &v, bias), dropout)
+        self.attention_output.forward(&attend(&q, &k, &v, context), dropout)
     }
 
     fn feed_forward(&self, hidden: &Tensor, dropout: Option<Key>) -> Tensor {

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     attention::{attend, causal_bias, positions, take_rightmost},
-    base::{Body, Context, LoadOptions},
+    base::{Body, Context, LoadOptions, Purpose},
     cache::KeyValues,
     linear::Linear,
     load::{Checkpoint, LoadError},
@@ -219,7 +219,7 @@ impl Body for Llama {
         Tensor::embedding(&self.words, ids, -1, false, false) // [batch, new, hidden]
     }
 
-    fn context(&self, mask: &Tensor, new: i64) -> Context {
+    fn context(&self, mask: &Tensor, new: i64, purpose: Purpose) -> Context {
         let kind = self.words.kind();
         let places = positions(mask, new).unsqueeze(-1).to_kind(Kind::Float); // [batch, new, 1]
         let angles = places * &self.frequencies; // [batch, new, head_dim / 2]
@@ -227,7 +227,7 @@ impl Body for Llama {
         // Half-split rotation of (x1, x2) is (x1 cos - x2 sin, x2 cos + x1 sin): the swapped halves meet (-sin, sin).
         let cos = Tensor::cat(&[&cos, &cos], -1).unsqueeze(2).to_kind(kind);
         let sin = Tensor::cat(&[&-&sin, &sin], -1).unsqueeze(2).to_kind(kind);
-        Context { bias: causal_bias(mask, new, self.window, kind), rotary: Some((cos, sin)) }
+        Context { purpose, bias: causal_bias(mask, new, self.window, kind), rotary: Some((cos, sin)) }
     }
 
     fn block(
@@ -316,7 +316,7 @@ impl Block {
         let (q, k, v) = (rotate(split(&self.query)), rotate(split(&self.key)), split(&self.value));
         let (q, k, v) = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)); // [batch, heads, seq, head_dim]
         let (k, v) = if let Some(past) = past { past.extend(k, v) } else { (k, v) };
-        let attended = attend(&q, &k, &v, &context.bias);
+        let attended = attend(&q, &k, &v, context);
         self.attention_output.forward(&attended, dropout)
     }
 

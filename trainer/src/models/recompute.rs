@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use super::{
     Model, Part, Tokens,
+    base::Purpose,
     objective::{Objective, seeded},
 };
 use crate::random::Key;
@@ -59,7 +60,7 @@ impl Model {
     ) -> (f64, Vec<Tensor>) {
         let places = tokens.places.as_ref();
         if !recompute {
-            let hidden = self.front(self.shape().blocks, tokens, dropout);
+            let hidden = self.train_front(self.shape().blocks, tokens, dropout);
             let loss = self.lose(&hidden, &tokens.mask, places, dropout, objective);
             let gradients = Tensor::run_backward(&[&loss.root], &self.trained(|_| true), false, false);
             return (loss.value.double_value(&[]), gradients);
@@ -78,10 +79,11 @@ impl Model {
             let hidden = tch::no_grad(|| self.embed(tokens));
             return self.run_and_keep(part, hidden, &tokens.mask, dropout);
         }
-        Ran { part, hidden: self.front(cut_layer, tokens, dropout), way: Way::Graph(None) }
+        Ran { part, hidden: self.train_front(cut_layer, tokens, dropout), way: Way::Graph(None) }
     }
 
-    /// [`Model::blocks_from`], for [`Model::run_backward`]; its blocks run again there where that is asked for.
+    /// The blocks from `cut_layer` on, without the head, for [`Model::run_backward`]; they run again there where that is
+    /// asked for.
     pub fn run_middle(
         &self,
         cut_layer: usize,
@@ -95,7 +97,7 @@ impl Model {
             return self.run_and_keep(part, hidden, mask, dropout);
         }
         let given = hidden.set_requires_grad(true);
-        Ran { part, hidden: self.blocks_from(cut_layer, &given, mask, dropout), way: Way::Graph(Some(given)) }
+        Ran { part, hidden: self.train_back(cut_layer, &given, mask, dropout), way: Way::Graph(Some(given)) }
     }
 
     /// The loss at the end of the blocks from `cut_layer` on and the head, its gradients by the parameters of that part,
@@ -111,7 +113,7 @@ impl Model {
     ) -> (f64, Vec<Tensor>, Tensor) {
         if !recompute {
             let given = hidden.detach().set_requires_grad(true);
-            let last = self.blocks_from(cut_layer, &given, mask, dropout);
+            let last = self.train_back(cut_layer, &given, mask, dropout);
             let loss = self.lose(&last, mask, places, dropout, objective);
             let (gradients, gradient) =
                 gradients_and_last(&loss.root, self.adapter().tensors(Part::Back(cut_layer)), &given);
@@ -148,7 +150,7 @@ impl Model {
 
     /// [`Model::run_backward`] where blocks run again.
     fn backward_kept(&self, part: Part, kept: &Kept, gradient: &Tensor) -> (Vec<Tensor>, Option<Tensor>) {
-        let context = self.context(&kept.mask);
+        let context = self.context(&kept.mask, Purpose::Training);
         let blocks = part.blocks(self.shape().blocks);
         let (wanted, first_trained) = (!part.embeds(), self.first_trained_block(part));
         let (mut gradients, mut gradient) = (Vec::new(), gradient.shallow_clone());
@@ -172,10 +174,20 @@ impl Model {
         (gradients.into_iter().rev().flatten().collect(), wanted.then_some(gradient))
     }
 
+    /// [`Model::front`] with a graph.
+    fn train_front(&self, cut_layer: usize, tokens: &Tokens, dropout: Option<Key>) -> Tensor {
+        self.blocks(Part::Front(cut_layer), self.embed(tokens), &tokens.mask, dropout, Purpose::Training)
+    }
+
+    /// The blocks from `cut_layer` on, without the head and with a graph.
+    fn train_back(&self, cut_layer: usize, hidden: &Tensor, mask: &Tensor, dropout: Option<Key>) -> Tensor {
+        self.blocks(Part::Back(cut_layer), hidden.shallow_clone(), mask, dropout, Purpose::Training)
+    }
+
     /// Runs a part's blocks without a graph and keeps what each is given.
     fn run_and_keep(&self, part: Part, mut hidden: Tensor, mask: &Tensor, dropout: Option<Key>) -> Ran {
         let _no_graph = tch::no_grad_guard();
-        let context = self.context(mask);
+        let context = self.context(mask, Purpose::Training);
         let mut inputs = Vec::new();
         for block in part.blocks(self.shape().blocks) {
             let next = self.block(block, &hidden, &context, dropout);

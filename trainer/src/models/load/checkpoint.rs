@@ -1,5 +1,6 @@
 //! Tensors as they lie in a file, handed out by Hugging Face name in the wanted precision and on the wanted device.
-//! Must not copy what can be mapped: where type and device are right, a tensor is a view of the file.
+//! Must not copy what can be mapped: where type and device are right, a tensor is a view of the file, unless most of that
+//! file is decoded: its pages would stay in memory for the sake of a few.
 
 use std::{
     collections::HashMap,
@@ -17,6 +18,8 @@ pub(in crate::models) struct Checkpoint {
     path: PathBuf,
     tensors: HashMap<String, Stored>,
     options: LoadOptions,
+    /// Whether the files stay mapped: those with blocks of small numbers, where only the norms could be views, do not.
+    stays_mapped: bool,
 }
 
 /// One tensor as it lies in a file.
@@ -68,7 +71,9 @@ impl Layout {
 
 impl Checkpoint {
     pub(super) fn new(path: &Path, tensors: HashMap<String, Stored>, options: LoadOptions) -> Self {
-        Self { path: path.into(), tensors, options }
+        let in_blocks = |stored: &Stored| stored.encoding.as_ref().is_ok_and(|encoding| !encoding.is_plain());
+        let stays_mapped = !tensors.values().any(in_blocks);
+        Self { path: path.into(), tensors, options, stays_mapped }
     }
 
     /// A tensor by its full Hugging Face name, of this shape, frozen, in the wanted precision on the wanted device.
@@ -89,7 +94,7 @@ impl Checkpoint {
             found,
             supported: "F32, F16 and BF16",
         })?;
-        stored.decode(encoding, self.options).map_err(|source| LoadError::Tensor {
+        self.decode(stored, encoding).map_err(|source| LoadError::Tensor {
             path: stored.path.to_path_buf(),
             name: name.into(),
             source,
@@ -139,6 +144,16 @@ impl Checkpoint {
     /// An error that says what is wrong with the whole.
     pub(in crate::models) fn unusable(&self, reason: &str) -> LoadError {
         LoadError::Unusable { path: self.path.clone(), reason: reason.to_owned() }
+    }
+
+    fn decode(&self, stored: &Stored, encoding: Encoding) -> Result<Tensor, TchError> {
+        let decoded = stored.decode(encoding, self.options)?;
+        if self.stays_mapped || !encoding.is_plain() {
+            return Ok(decoded);
+        }
+        let mut own = decoded.f_empty_like()?;
+        own.f_copy_(&decoded)?;
+        Ok(own)
     }
 
     /// A model saved without its head lacks the first part of the names, `bert.` or `model.`.

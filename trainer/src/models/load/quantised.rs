@@ -55,6 +55,11 @@ impl Encoding {
         })
     }
 
+    /// Whether its bytes may be the numbers as they are.
+    pub(super) fn is_plain(self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
     /// Numbers and bytes of a block.
     fn block(self) -> [usize; 2] {
         match self {
