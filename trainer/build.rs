@@ -9,7 +9,10 @@ use std::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     compile_protocol()?;
-    compile_environment();
+    // Fuzz targets train nothing, and a sanitizer wants to be the first that runs.
+    if env::var_os("CARGO_FEATURE_FUZZING").is_none() {
+        compile_environment();
+    }
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     let libtorch = env::var("LIBTORCH").map(PathBuf::from).ok();
     if let Some(libtorch) = &libtorch {

@@ -24,7 +24,6 @@ mod statistics;
 mod table;
 mod work;
 
-
 /// Measures the trainer, and with `--peers` what people use today beside it.
 #[derive(Debug, Parser)]
 #[command(name = "fedtune-bench", version)]

@@ -1,9 +1,9 @@
 //! The trainer: fine-tunes one language model across clients in three federated frameworks, and measures each.
 //! Must not know Kubernetes: it reads a spec and writes a report, on a cluster and on one machine alike.
 
+pub mod adapter_files;
 #[cfg(feature = "jemalloc")]
 mod allocator;
-pub mod adapter_files;
 pub mod averages;
 mod caught;
 pub mod checkpoint;

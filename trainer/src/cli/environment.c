@@ -14,8 +14,9 @@
 static char *const WANTED[] = {
     // Idle OpenMP threads sleep rather than spin: two processes that spin halve each other's speed.
     "OMP_WAIT_POLICY=PASSIVE",
-    // Model threads take turns with the same large tensors; with an arena each, all of them keep their largest.
-    "MALLOC_CONF=narenas:1",
+    // Model threads take turns with the same large tensors; with an arena each, all of them keep their largest. What is
+    // freed of logits over a vocabulary, 25 MB at a time, is not given back at once: it is wanted again at once.
+    "MALLOC_CONF=narenas:1,oversize_threshold:0",
 };
 
 enum { COUNT = sizeof WANTED / sizeof *WANTED };

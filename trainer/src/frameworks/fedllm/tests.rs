@@ -23,7 +23,7 @@ use crate::{
     },
     local::{Batch, plan as batches_of, tensors, train},
     low_rank::LowRank,
-    models::{Base, Head, LoadOptions, LoraSettings, Model, Part, Precision, Residual, cross_entropy},
+    models::{Base, Head, LoadOptions, LoraSettings, Model, Objective, Part, Precision, Residual, cross_entropy},
     optimizer::Optimizer,
     plan::{Plan, Task},
     random::{Key, Site},
@@ -401,13 +401,13 @@ fn steps_by_autograd(plan: &Plan, mu: f64) -> Vec<f32> {
     let key = Key { seed: plan.seed, client: 0, round: 1, step: 0 };
     for (step, indices) in batches_of(&examples, &recipe, key).iter().enumerate() {
         let batch = Batch::of(&examples, indices, 0, &model);
-        let mut loss =
-            cross_entropy(&model.forward(&batch.tokens, Some(Key { step: step as u32, ..key })), &batch.targets);
-        if mu > 0.0 {
+        let loss = Objective::of(|logits| {
+            let loss = cross_entropy(logits, &batch.targets);
             let squares = parameters.iter().zip(&start).map(|(p, start)| (*p - start).square().sum(Kind::Float));
-            loss += squares.fold(Tensor::from(0.0f32), |sum, square| sum + square) * (mu / 2.0);
-        }
-        let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
+            if mu > 0.0 { loss + squares.sum::<Tensor>() * (mu / 2.0) } else { loss }
+        });
+        let dropout = Some(Key { step: step as u32, ..key });
+        let (_, gradients) = model.loss_and_gradients(&batch.tokens, dropout, false, loss);
         optimizer.step(&parameters, &gradients, 1.0);
     }
     values(&model)
