@@ -116,6 +116,10 @@ fn program(command: &str, prepared: &Prepared) -> Command {
     program.args(["--quiet", command]).arg(&prepared.spec);
     program.arg("--out").arg(&prepared.out).arg("--cache").arg(&prepared.cache);
     program.stdin(Stdio::null()).stdout(Stdio::null());
+    // As a user starts it: what this process was given for itself is not for another command.
+    for settled in ["MALLOC_CONF", "OMP_WAIT_POLICY", "FEDTUNE_ENVIRONMENT_SETTLED"] {
+        program.env_remove(settled);
+    }
     program
 }
 

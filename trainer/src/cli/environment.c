@@ -11,15 +11,18 @@
 #include <string.h>
 #include <unistd.h>
 
-static char *const WANTED[] = {
-    // Idle OpenMP threads sleep rather than spin: two processes that spin halve each other's speed.
-    "OMP_WAIT_POLICY=PASSIVE",
-    // Model threads take turns with the same large tensors; with an arena each, all of them keep their largest. What is
-    // freed of logits over a vocabulary, 25 MB at a time, is not given back at once: it is wanted again at once.
-    "MALLOC_CONF=narenas:1,oversize_threshold:0",
-};
+enum { OMP, MALLOC, COUNT };
 
-enum { COUNT = sizeof WANTED / sizeof *WANTED };
+// Idle OpenMP threads sleep rather than spin: two processes that spin halve each other's speed.
+static char *const PASSIVE = "OMP_WAIT_POLICY=PASSIVE";
+// Model threads take turns with the same large tensors; with an arena each, all of them keep their largest. What is freed of
+// logits over a vocabulary, 25 MB at a time, is not given back at once: it is wanted again at once.
+#define ONE_ARENA "MALLOC_CONF=narenas:1,oversize_threshold:0"
+// A server or a client waits most of the time, and gives back what it does not use.
+static char *const GIVEN_BACK = ONE_ARENA;
+// Who trains all the time keeps it for the next step: a page that comes back has to be cleared first, which took a tenth of a
+// step.
+static char *const KEPT = ONE_ARENA ",dirty_decay_ms:-1";
 
 // Says that the environment is settled, so that a program never starts itself for ever.
 static char SETTLED[] = "FEDTUNE_ENVIRONMENT_SETTLED=1";
@@ -33,17 +36,25 @@ static int is_set(char *const environment[], const char *entry) {
     return 0;
 }
 
+// Whether the command is one of those that wait for others.
+static int waits(int arguments, char *const argv[]) {
+    for (int i = 1; i < arguments; i++) {
+        if (strcmp(argv[i], "server") == 0 || strcmp(argv[i], "client") == 0) return 1;
+    }
+    return 0;
+}
+
 // Called by the dynamic linker before it starts any library. Where it cannot be done, the program runs on as it is.
 static void settle(int arguments, char *argv[], char *environment[]) {
-    (void)arguments;
     if (is_set(environment, SETTLED)) return;
+    char *const wanted[COUNT] = {[OMP] = PASSIVE, [MALLOC] = waits(arguments, argv) ? GIVEN_BACK : KEPT};
     size_t set = 0;
     while (environment[set] != NULL) set++;
     char *settled[set + COUNT + 2];
     memcpy(settled, environment, set * sizeof *settled);
     size_t all = set;
     for (size_t i = 0; i < COUNT; i++) {
-        if (!is_set(environment, WANTED[i])) settled[all++] = WANTED[i];
+        if (!is_set(environment, wanted[i])) settled[all++] = wanted[i];
     }
     if (all == set) return;
     settled[all++] = SETTLED;
