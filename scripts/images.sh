@@ -6,7 +6,7 @@
 # BASE=IMAGE      what the trainer's image stands on; where it cannot be pulled, a Debian is made by debootstrap
 # LIBTORCH=DIR    a libtorch 2.13 to build the trainer with, instead of the one that set-up brings
 # LIBTORCH_CUDA=DIR  the same for trainer-cuda: one that was built for CUDA
-# TRAINER=FILE    a trainer that is built already
+# PROFILE=dev     unoptimised programs, which are built sooner
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,6 +14,7 @@ cache=${CACHE:-$root/.cache}
 [[ $cache == /* ]] || cache=$PWD/$cache
 images=$cache/images
 target=${CARGO_TARGET_DIR:-$root/target}
+profile=${PROFILE:-release}
 # shellcheck source-path=SCRIPTDIR source=setup/say.sh
 . "$root/scripts/setup/say.sh"
 # shellcheck source-path=SCRIPTDIR source=setup/tools.sh

@@ -12,8 +12,18 @@ fill_operator() {
     local triple
     triple=$(rustc -vV | sed -n 's/^host: //p')
     (cd "$root" && RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' \
-        cargo build ${CI:+--locked} --release --package fedtune-operator --target "$triple" --target-dir "$target/static")
-    cp "$target/static/$triple/release/fedtune-operator" "$context/"
+        cargo build ${CI:+--locked} --profile "$profile" --package fedtune-operator --target "$triple" --target-dir "$target/static")
+    cp "$target/static/$triple/$(folder_of_profile)/fedtune-operator" "$context/"
+}
+
+# With the features that `make smoke` or `make test` has built already.
+scope_of_trainer() {
+    if [[ $profile == dev ]]; then echo --workspace; else echo '--package fedtune'; fi
+}
+
+# Where cargo leaves what it built.
+folder_of_profile() {
+    if [[ $profile == dev ]]; then echo debug; else echo "$profile"; fi
 }
 
 # fill_trainer cpu|cuda: the program, and the libraries of the libtorch that it was built with
@@ -25,12 +35,9 @@ fill_trainer() {
         of_its_own=$target/cuda
     fi
     [[ -e $libtorch/lib/libtorch_$1.so ]] || die "there is no lib/libtorch_$1.so in $libtorch; run make setup or make image-cuda."
-    if [[ -n ${TRAINER:-} ]]; then
-        cp "$TRAINER" "$context/fedtune-$1"
-    else
-        (cd "$root" && LIBTORCH=$libtorch cargo build ${CI:+--locked} --release --package fedtune --target-dir "$of_its_own")
-        cp "$of_its_own/release/fedtune" "$context/fedtune-$1"
-    fi
+    (cd "$root" && LIBTORCH=$libtorch cargo build ${CI:+--locked} --profile "$profile" $(scope_of_trainer) --bin fedtune \
+        --target-dir "$of_its_own")
+    cp "$of_its_own/$(folder_of_profile)/fedtune" "$context/fedtune-$1"
     strip "$context/fedtune-$1"
     mkdir "$context/libtorch-$1"
     # Links where the disk allows it: half a gigabyte, or several.

@@ -43,6 +43,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .image.repository (default .context.Chart.AppVersion .image.tag) }}
 {{- end }}
 
+{{/* An object's entries as key=value, comma between them. */}}
+{{- define "fedtune.pairs" -}}
+{{- $pairs := list }}
+{{- range $key, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $key $value) }}{{ end }}
+{{- join "," $pairs }}
+{{- end }}
+
 {{/* What the operator does with a cluster's objects, kind by kind. */}}
 {{- define "fedtune.rules" -}}
 # Runs: read, and deleted when their time after the end is over. Their status is the operator's.
