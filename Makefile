@@ -12,7 +12,12 @@ CRD := crds/federatedfinetunes.fedtune.io.yaml
 CHART_CRD := charts/fedtune/$(CRD)
 CARGO_DENY_VERSION := 0.20.2
 PROMETHEUS := .cache/tools/prometheus
+MONITORING := .cache/tools/monitoring
 CARGO_DENY := .cache/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+HELM_DOCS_VERSION := 1.14.2
+HELM_DOCS := .cache/tools/helm-docs-$(HELM_DOCS_VERSION)/helm-docs
+# What it prints of the chart.
+CHART_README = $(HELM_DOCS) --chart-search-root charts/fedtune --dry-run --log-level warning
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .cache/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 # How long `make fuzz` feeds each target.
@@ -60,13 +65,13 @@ demo-model:
 		echo "make demo: no experiments for MODEL=$(MODEL); there are smollm2 and minilm" >&2; exit 1; }
 
 .PHONY: test
-test: setup control-plane $(PROMETHEUS) ## Run every test of every crate
+test: setup control-plane $(PROMETHEUS) $(MONITORING) ## Run every test of every crate
 	$(TIMED) cargo test $(LOCKED) --workspace
 
 # What tests of the operator and the chart talk to: the real API server, built once from its Go module.
 .PHONY: control-plane
 control-plane:
-	$(TIMED) scripts/cluster.sh control-plane helm
+	$(TIMED) scripts/cluster.sh control-plane helm kstatus
 
 .PHONY: node
 node:
@@ -95,13 +100,20 @@ cluster-down: ## End it
 	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune-cluster
 	@$(CLUSTER) down $(CLUSTER_NOTE)
 
+E2E = cargo test $(LOCKED) --workspace --test cluster_node --test e2e -- --ignored --nocapture --test-threads 1
+
 .PHONY: e2e
 e2e: node images ## Run what needs nodes: pods on a real cluster (ONLY=each_framework: one run of each); takes root
-	$(TIMED) env FEDTUNE_PROGRAM=$(abspath $(TARGET))/release/fedtune \
-		cargo test $(LOCKED) --workspace --test cluster_node --test e2e -- --ignored --nocapture --test-threads 1 $(ONLY)
+	$(TIMED) env FEDTUNE_PROGRAM=$(abspath $(TARGET))/release/fedtune $(E2E) $(ONLY)
+
+# Unoptimised, which `make test` builds anyway.
+.PHONY: e2e-smoke
+e2e-smoke: setup node ## The shortest of it: one run of each framework in pods
+	$(TIMED) env PROFILE=dev scripts/images.sh operator trainer pause
+	$(TIMED) $(E2E) each_framework
 
 .PHONY: check
-check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files: what must be clean besides the tests
+check: setup $(CARGO_DENY) $(HELM_DOCS) ## Formatting, lints, docs, licences, generated files: what must be clean besides the tests
 	$(TIMED) cargo fmt --check
 	$(TIMED) scripts/check_sources.sh
 	$(TIMED) $(CARGO_DENY) $(LOCKED) --log-level error check bans licenses sources
@@ -110,11 +122,15 @@ check: setup $(CARGO_DENY) ## Formatting, lints, docs, licences, generated files
 	$(TIMED) $(BUILD_OPERATOR)
 	$(TIMED) scripts/check_generated.sh $(CRD) $(TARGET)/debug/fedtune-operator crd
 	$(TIMED) scripts/check_generated.sh $(CHART_CRD) $(TARGET)/debug/fedtune-operator crd
+	$(TIMED) scripts/check_generated.sh charts/fedtune/README.md $(CHART_README)
 	$(TIMED) $(MAKE) --no-print-directory bench-smoke
 
 # Tests do without it where it cannot be had.
 $(PROMETHEUS):
 	@scripts/prometheus.sh $(@D)
+
+$(MONITORING):
+	@scripts/monitoring.sh $@
 
 # Unoptimised, and without the client of the advisories: that builds in a minute, and it runs for seconds.
 $(CARGO_DENY):
@@ -167,12 +183,29 @@ soak-quiet: setup
 	$(TIMED) env FEDTUNE_QUIET=$(or $(QUIET),3600) cargo test $(LOCKED) --workspace --lib -- \
 		--ignored --nocapture --exact server::quiet::a_session_quiet_for_an_hour_is_kept
 
+# From the Go module, as the cluster's programs are.
+$(HELM_DOCS):
+	$(TIMED) env GOBIN=$(abspath $(@D)) go install github.com/norwoodj/helm-docs/cmd/helm-docs@v$(HELM_DOCS_VERSION)
+
 .PHONY: generate
-generate: ## Write the custom resource definition anew from the types in crds/
+generate: $(HELM_DOCS) ## Write anew what is generated: the custom resource definition from the types in crds/, the chart's README
 	$(TIMED) $(BUILD_OPERATOR)
 	@$(TARGET)/debug/fedtune-operator crd > $(CRD).new
 	@mv $(CRD).new $(CRD)
 	@cp $(CRD) $(CHART_CRD)
+	@$(TARGET)/debug/fedtune-operator reference > docs/resource.md.new
+	@mv docs/resource.md.new docs/resource.md
+	@$(CHART_README) > charts/fedtune/README.md.new
+	@mv charts/fedtune/README.md.new charts/fedtune/README.md
+
+MDBOOK_VERSION := 0.4.52
+MDBOOK := .cache/tools/mdbook-$(MDBOOK_VERSION)/bin/mdbook
+$(MDBOOK):
+	$(TIMED) cargo install --locked --debug --no-default-features mdbook --version $(MDBOOK_VERSION) --root $(dir $(@D))
+
+.PHONY: docs
+docs: $(MDBOOK) ## Build the pages of docs/ as a site, in target/book
+	$(TIMED) $(MDBOOK) build docs
 
 # Grafana's own types for dashboards.
 DASHBOARDS := .cache/tools/dashboards

@@ -15,6 +15,7 @@ pub mod load;
 pub mod model;
 pub mod network;
 pub mod quantities;
+pub mod reference;
 pub mod report;
 mod resource;
 mod rules;

@@ -1,4 +1,4 @@
-//! `fedtune-operator`: runs `FederatedFineTune` resources on a cluster, prints their definition, checks them by its rules.
+//! `fedtune-operator`: runs `FederatedFineTune` resources on a cluster, prints their definition and its page, checks them by its rules.
 //! Must not link libtorch.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use fedtune_crds::{crd, load_all};
+use fedtune_crds::{crd, load_all, reference};
 use fedtune_operator::arguments::RunArgs;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +32,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Prints the definition of the resource, for `kubectl apply -f -`.
     Crd,
+    /// Prints a page on every field of the resource, as Markdown.
+    Reference,
     /// Checks resources by the rules that the API server applies; says all that is wrong, one sentence a line.
     Validate {
         /// YAML files, each with one or more resources.
@@ -42,13 +44,16 @@ enum Command {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Crd => {
-            io::stdout().write_all(crd::yaml().as_bytes()).context("the definition cannot be printed")?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Crd => print(&crd::yaml()),
+        Command::Reference => print(&reference::markdown()),
         Command::Validate { files } => validate(&files),
         Command::Run(arguments) => run(&arguments),
     }
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    io::stdout().write_all(text.as_bytes()).context("the text cannot be printed")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the operator until SIGTERM or SIGINT.

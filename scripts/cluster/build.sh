@@ -36,11 +36,11 @@ build() {
     say "  $(du -h "$cache/k8s/bin/$program" | cut -f 1) in $cache/k8s/bin/$program after $((SECONDS - began)) s."
 }
 
-# What a program was built from: a line changed in go.mod, go.sum or its flags builds it anew.
+# What a program was built from: a line changed in go.mod, go.sum, a source of our own or its flags builds it anew.
 pins_of() {
     local module
     module=$here/$(module_of "$1")
-    echo "$(cat "$module/go.mod" "$module/go.sum" | sha256sum | cut -d ' ' -f 1) $(package_of "$1") $(linker_flags_of "$1")"
+    echo "$(find "$module" -maxdepth 1 \( -name 'go.*' -o -name '*.go' \) | sort | xargs cat | sha256sum | cut -d ' ' -f 1) $(package_of "$1") $(linker_flags_of "$1")"
 }
 
 stamp_of() {

@@ -8,14 +8,15 @@ programs_of() {
         control-plane) echo etcd kube-apiserver kubectl ;;
         node) echo kube-controller-manager kube-scheduler kube-proxy kubelet coredns ;;
         helm) echo helm ;;
-        *) die "there is no part $1; the parts are control-plane, node and helm." ;;
+        kstatus) echo kstatus ;;
+        *) die "there is no part $1; the parts are control-plane, node, helm and kstatus." ;;
     esac
 }
 
 # The folder below scripts/cluster whose go.mod and go.sum pin a program.
 module_of() {
     case $1 in
-        coredns | helm) echo "$1" ;;
+        coredns | helm | kstatus) echo "$1" ;;
         *) echo kubernetes ;;
     esac
 }
@@ -25,6 +26,7 @@ package_of() {
         etcd) echo go.etcd.io/etcd/server/v3 ;;
         coredns) echo github.com/coredns/coredns ;;
         helm) echo helm.sh/helm/v4/cmd/helm ;;
+        kstatus) echo . ;;
         *) echo "k8s.io/kubernetes/cmd/$1" ;;
     esac
 }

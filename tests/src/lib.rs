@@ -32,4 +32,4 @@ pub mod siege;
 pub mod tiny;
 
 pub use bench::Bench;
-pub use program::{Ended, Running, operator, program};
+pub use program::{Ended, Running, operator, plugin, program};

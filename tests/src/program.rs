@@ -31,6 +31,12 @@ pub fn operator() -> &'static Path {
     PROGRAM.get_or_init(|| env::var_os("FEDTUNE_OPERATOR").map_or_else(|| build("fedtune-operator"), PathBuf::from))
 }
 
+/// The plugin of kubectl: the workspace's own, built as this test was.
+pub fn plugin() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| build("kubectl-fedtune"))
+}
+
 /// A program of this package, which cargo has built beside this test.
 pub(crate) fn built(name: &str) -> PathBuf {
     let this = env::current_exe().expect("a test has a path");

@@ -26,6 +26,7 @@ mod merge;
 mod predict;
 mod report;
 mod run;
+mod serve;
 mod signals;
 mod specs;
 mod telemetry;
@@ -74,6 +75,8 @@ pub enum Command {
     Merge(merge::MergeArgs),
     /// Asks a tuned model: the label of each text, with probabilities.
     Predict(predict::PredictArgs),
+    /// Serves the results of a run for a while, for reading: how `kubectl fedtune adapter` fetches them from a claim.
+    Serve(serve::ServeArgs),
     /// Makes a CA, certificates and join bundles for a run, or renews them.
     Certs(certs::CertsArgs),
 }
@@ -113,6 +116,7 @@ fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
         Command::Estimate(arguments) => estimate::estimate(arguments, &events),
         Command::Merge(arguments) => merge::merge(arguments, &events),
         Command::Predict(arguments) => predict::predict(arguments, &events),
+        Command::Serve(arguments) => serve::serve(arguments),
         Command::Certs(arguments) => certs::certs(arguments),
     }
 }

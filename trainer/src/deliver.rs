@@ -62,7 +62,7 @@ pub fn deliver(from: &Path, destinations: &[Destination], access: &Access) -> Re
 }
 
 /// What is delivered of a run's folder, by its path in there: adapters, then what is to be looked at, the report last.
-fn results(from: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+pub(crate) fn results(from: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     let mut found = Vec::new();
     collect(&from.join("adapter"), &mut found)?;
     found.sort();

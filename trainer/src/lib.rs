@@ -38,6 +38,7 @@ pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod schedule;
+pub mod serve;
 pub mod server;
 pub mod sources;
 pub mod stop;
