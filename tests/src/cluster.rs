@@ -6,6 +6,7 @@
 //! | `access.rs` | ways into a cluster: clients, kubectl, helm, the audit log |
 //! | `control_plane.rs` | what etcd and the API server are told |
 //! | `enclosure.rs` | network, mounts and processes of a node's own |
+//! | `faults.rs` | what befalls a cluster |
 //! | `folder.rs` | a cluster's folder, and what is kept of it when a test has failed |
 //! | `keep.rs` | the process that starts the parts and ends them |
 //! | `keeper.rs` | the harness' end of it |
@@ -16,11 +17,13 @@
 //! | `orders.rs` | what is said between the two |
 //! | `pki.rs` | certificates |
 //! | `programs.rs` | where the programs lie |
+//! | `rights.rs` | what the operator may do, and what it has done |
 //! | `volumes.rs` | volumes and claims |
 
 mod access;
 mod control_plane;
 mod enclosure;
+mod faults;
 mod folder;
 mod keep;
 mod keeper;
@@ -31,6 +34,7 @@ mod operator;
 mod orders;
 mod pki;
 mod programs;
+pub mod rights;
 mod volumes;
 
 use std::{
@@ -150,6 +154,20 @@ impl Cluster {
         let said =
             || format!("the node is not ready after {LIMIT:?}; its kubelet last said:\n{}", self.last_words("kubelet"));
         ready.unwrap_or_else(|_| panic!("{}", said())).expect("a node can be watched");
+    }
+
+    /// Gives an image that the node has another name, too.
+    pub fn tag_image(&self, image: &str, name: &str) {
+        let socket = self.folder.join("containerd.sock").display().to_string();
+        let words = ["--address", &socket, "--namespace", "k8s.io", "images", "tag", image, name];
+        self.keeper().run("ctr", &words);
+    }
+
+    /// Whole cores that the node gives to pods.
+    pub fn cores_of_node(&self) -> u32 {
+        let words = ["get", "node", node::NAME, "--output=jsonpath={.status.allocatable.cpu}"];
+        let said = self.kubectl(&words, "").well().stdout;
+        said.parse().unwrap_or_else(|error| panic!("the node has {said} cores: {error}"))
     }
 
     /// Gives the node every image that there is, as soon as containerd answers.

@@ -29,7 +29,7 @@ const SHRINK: &str = "shrink";
 pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// A resource as it is given to both.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Experiment {
     name: String,
     json: Value,
@@ -52,6 +52,12 @@ impl Experiment {
         &self.name
     }
 
+    /// Gives it another name.
+    pub fn rename(&mut self, name: &str) {
+        self.set("/metadata/name", name.into());
+        name.clone_into(&mut self.name);
+    }
+
     /// What is at this JSON pointer becomes `value`.
     pub fn set(&mut self, pointer: &str, value: Value) {
         let (parent, field) = pointer.rsplit_once('/').expect("a pointer begins with a slash");
@@ -71,6 +77,24 @@ impl Experiment {
         files(&folder.path().join(&self.name).join("adapter"))
     }
 
+    /// Holds the adapter among `results` against that of a run on this machine.
+    ///
+    /// # Panics
+    /// Where one bit differs.
+    pub fn assert_bits_of_a_local_run(&self, results: &Path) {
+        let (there, here) = (files(&results.join(&self.name).join("adapter")), self.adapter_here());
+        assert!(
+            there.keys().eq(here.keys()) && !here.is_empty(),
+            "{}: {:?}, {:?}",
+            self.name,
+            there.keys(),
+            here.keys()
+        );
+        let differ: Vec<_> =
+            here.iter().filter(|(name, content)| there[*name] != **content).map(|(name, _)| name).collect();
+        assert!(differ.is_empty(), "{}: {differ:?} differ from those of a local run", self.name);
+    }
+
     /// Applies it as a user does.
     pub fn apply(&self, cluster: &Cluster, namespace: &str) {
         let _applied = cluster.kubectl(&["apply", "-n", namespace, "-f", "-"], &self.json.to_string()).well();
@@ -80,7 +104,7 @@ impl Experiment {
     pub async fn run_on(&self, cluster: &Cluster, namespace: &str) -> FederatedFineTune {
         let began = Instant::now();
         self.apply(cluster, namespace);
-        self.wait(cluster, namespace, has_a_round()).await;
+        self.wait(cluster, namespace, has_round(1)).await;
         let first = began.elapsed();
         let ended = self.wait(cluster, namespace, has_ended()).await;
         // Where no test's output is caught.
@@ -93,6 +117,13 @@ impl Experiment {
         );
         said.expect("standard error can be written");
         ended
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub async fn succeeds(&self, cluster: &Cluster, namespace: &str) {
+        let status =
+            self.wait(cluster, namespace, has_ended()).await.status.expect("a run that has ended has a status");
+        assert_eq!(status.phase, Some(Phase::Succeeded), "{}: {:?}", self.name, status.message);
     }
 
     /// Waits until the resource is as it should be, and fails the test with what the cluster knows where that takes too
@@ -122,11 +153,11 @@ pub fn has_ended() -> impl Condition<FederatedFineTune> {
     }
 }
 
-/// Whether the first round is done, or none will be.
-fn has_a_round() -> impl Condition<FederatedFineTune> {
-    |run: Option<&FederatedFineTune>| {
+/// Whether this round is done, or never will be.
+pub fn has_round(wanted: u32) -> impl Condition<FederatedFineTune> {
+    move |run: Option<&FederatedFineTune>| {
         let round = run.and_then(|run| run.status.as_ref()?.round);
-        round.is_some_and(|round| round > 0) || has_ended().matches_object(run)
+        round.is_some_and(|round| round >= wanted) || has_ended().matches_object(run)
     }
 }
 

@@ -179,3 +179,33 @@ async fn an_operator_that_starts_again_writes_nothing() {
     bench.until_of::<Job>("news-clients-silo", "there", |_| true).await;
     assert_eq!(bench.writes("mail"), before);
 }
+
+/// By the library's own rules: a run is in progress until it has succeeded, and failed where only a person can help.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_by_kstatus_wait_for_the_adapter() {
+    let bench = Operated::with_operator().await;
+    let seen = || bench.cluster.kstatus(&bench.kubectl(&["get", "fft", "mail", "--output=json"], ""));
+    bench.apply(RUN);
+    bench.until_of::<Job>("mail-server", "there", |_| true).await;
+    assert_eq!(seen(), "InProgress");
+    let pod = bench.make_pod("mail-server").await;
+    bench.pod_runs(&pod).await;
+    let run = bench.until_phase(Phase::Running).await;
+    assert_eq!(seen(), "InProgress");
+    bench.pod_ends(&pod, 0, &last_words(&run)).await;
+    bench.job_ends("mail-server", ("SuccessCriteriaMet", "Complete")).await;
+    bench.until_phase(Phase::Succeeded).await;
+    assert_eq!(seen(), "Current");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_by_kstatus_are_told_of_a_failure() {
+    let bench = Operated::with_operator().await;
+    bench.apply(RUN);
+    bench.until_of::<Job>("mail-clients-silo", "there", |_| true).await;
+    let pod = bench.make_pod("mail-server").await;
+    bench.pod_ends(&pod, 78, "no column").await;
+    bench.job_ends("mail-server", ("FailureTarget", "Failed")).await;
+    bench.until_phase(Phase::Failed).await;
+    assert_eq!(bench.cluster.kstatus(&bench.kubectl(&["get", "fft", "mail", "--output=json"], "")), "Failed");
+}

@@ -74,6 +74,11 @@ impl Cluster {
         self.tool(programs::cached("helm", "helm"), arguments, "")
     }
 
+    /// How an object's status is read by kstatus's rules, which Flux and Argo CD go by, as the library itself has them.
+    pub fn kstatus(&self, object: &str) -> String {
+        self.tool(programs::cached("kstatus", "kstatus"), &[], object).well().stdout.trim().to_owned()
+    }
+
     fn tool(&self, program: PathBuf, arguments: &[&str], input: &str) -> Ended {
         let mut command = Command::new(program);
         command.args(arguments).env("KUBECONFIG", self.kubeconfig());

@@ -62,7 +62,13 @@ fn say(answer: &Answer) -> io::Result<()> {
 
 struct Keeper {
     folder: PathBuf,
-    parts: BTreeMap<String, Child>,
+    parts: BTreeMap<String, Running>,
+}
+
+/// A part as it was started, which may have ended.
+struct Running {
+    part: Part,
+    child: Child,
 }
 
 impl Keeper {
@@ -82,13 +88,17 @@ impl Keeper {
     fn answer(&mut self, order: &Order) -> io::Result<Answer> {
         match order {
             Order::Start(part) => self.start(part),
+            Order::Again(name) => {
+                let part = self.running(name)?.part.clone();
+                self.start(&part)
+            }
             Order::Signal(name, signal) => {
-                let process = self.part(name)?.id().to_string();
+                let process = self.running(name)?.child.id().to_string();
                 run(Path::new("kill"), &[format!("-{signal}"), process])
             }
-            Order::Await(name) => self.part(name)?.wait().map(|status| Answer::Ended(status.to_string())),
+            Order::Await(name) => self.running(name)?.child.wait().map(|status| Answer::Ended(status.to_string())),
             Order::Ask(name) => {
-                let status = self.part(name)?.try_wait()?;
+                let status = self.running(name)?.child.try_wait()?;
                 Ok(status.map_or(Answer::Done, |status| Answer::Ended(status.to_string())))
             }
             Order::Run(program, arguments) => run(program, arguments),
@@ -103,7 +113,7 @@ impl Keeper {
         command.args(["--pdeathsig", "KILL", "--"]).arg(&part.program).args(&part.arguments);
         command.envs(&part.environment).current_dir(&self.folder);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.parts.insert(part.name.clone(), command.spawn()?);
+        self.parts.insert(part.name.clone(), Running { part: part.clone(), child: command.spawn()? });
         Ok(Answer::Done)
     }
 
@@ -113,16 +123,16 @@ impl Keeper {
         OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")))
     }
 
-    fn part(&mut self, name: &str) -> io::Result<&mut Child> {
+    fn running(&mut self, name: &str) -> io::Result<&mut Running> {
         self.parts.get_mut(name).ok_or_else(|| io::Error::other(format!("{name} was never started")))
     }
 
     /// All at once: what they hold is thrown away.
     fn end(&mut self) -> io::Result<()> {
-        for part in self.parts.values_mut() {
-            part.kill()?;
+        for running in self.parts.values_mut() {
+            running.child.kill()?;
         }
-        self.parts.values_mut().try_for_each(|part| part.wait().map(drop))
+        self.parts.values_mut().try_for_each(|running| running.child.wait().map(drop))
     }
 }
 

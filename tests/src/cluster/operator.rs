@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::{Cluster, access::new_name, programs};
 
 /// Where the operator is installed; no pod of it may do what the `restricted` level forbids.
-const NAMESPACE: &str = "fedtune-system";
+pub(super) const NAMESPACE: &str = "fedtune-system";
 /// Its service account.
-const ACCOUNT: &str = "fedtune-operator";
+pub(super) const ACCOUNT: &str = "fedtune-operator";
 /// The images as `make images` names them.
 const IMAGES: [&str; 2] = ["image.repository=localhost/fedtune-operator", "trainer.image.repository=localhost/fedtune"];
 
@@ -27,12 +27,17 @@ impl Cluster {
         assert_eq!(installed.code, Some(0), "{installed:#?}\n{}", pods());
     }
 
+    /// Kills all operators as a lost node does; others take their place.
+    pub fn kill_operators(&self) {
+        let ours = ["--selector", "app.kubernetes.io/name=fedtune-operator"];
+        let words = ["delete", "pods", "--namespace", NAMESPACE, "--grace-period=0", "--force"];
+        let words: Vec<&str> = words.into_iter().chain(ours).collect();
+        let _killed = self.kubectl(&words, "").well();
+    }
+
     /// What the API server has refused the operator for want of a right, as the audit log has it.
     pub fn refused_to_operator(&self) -> Vec<Value> {
-        let is_refused = |event: &Value| {
-            event["user"]["username"] == format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}")
-                && event["responseStatus"]["code"] == 403
-        };
+        let is_refused = |event: &Value| is_by_operator(event) && event["responseStatus"]["code"] == 403;
         self.audit().into_iter().filter(is_refused).collect()
     }
 
@@ -52,4 +57,9 @@ impl Cluster {
         }
         self.claim_empty(namespace, "results").await
     }
+}
+
+/// Whether the audit log has this request as the operator's.
+pub(super) fn is_by_operator(event: &Value) -> bool {
+    event["user"]["username"] == format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}")
 }

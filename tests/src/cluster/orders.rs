@@ -31,6 +31,8 @@ impl Part {
 pub(super) enum Order {
     /// Start a part; its output goes to `log/<name>.log`, after what an earlier one of the name wrote.
     Start(Part),
+    /// Start a part that has ended once more, as before.
+    Again(String),
     /// Send a part a signal, as in `TERM`, `STOP` or `CONT`.
     Signal(String, String),
     /// Wait until a part has ended.

@@ -1,5 +1,7 @@
 //! `make e2e`: runs of the operator on a real cluster of one node, in one cluster that all tests share.
 //! Must not test what takes no node.
 
+mod life;
 mod runs;
 mod troubles;
+mod verbs;

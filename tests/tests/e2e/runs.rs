@@ -4,7 +4,7 @@
 use fedtune_crds::status::Phase;
 use fedtune_tests::{
     cluster::Cluster,
-    experiment::{Experiment, files, manifests},
+    experiment::{Experiment, manifests},
 };
 
 /// One of each framework, which are run first.
@@ -18,12 +18,7 @@ async fn gives_the_adapter_of_a_local_run(manifest: &str, patches: &[&str]) {
     assert_eq!(status.phase, Some(Phase::Succeeded), "{manifest}: {:?}", status.message);
     let refused = cluster.refused_to_operator();
     assert!(refused.is_empty(), "the chart grants too little: {refused:#?}");
-    let there = files(&results.join(experiment.name()).join("adapter"));
-    let here = experiment.adapter_here();
-    assert!(there.keys().eq(here.keys()) && !here.is_empty(), "{manifest}: {:?}, {:?}", there.keys(), here.keys());
-    let differ: Vec<_> =
-        here.iter().filter(|(name, content)| there[*name] != **content).map(|(name, _)| name).collect();
-    assert!(differ.is_empty(), "{manifest}: {differ:?} differ from those of a local run");
+    experiment.assert_bits_of_a_local_run(&results);
 }
 
 #[tokio::test]
