@@ -36,6 +36,7 @@ pub(crate) use error::quote;
 pub use ledger::{Carried, Ledger};
 pub use link::{HangUp, Line, Link, LinkError, LinkReceiver, LinkSender, Terms};
 pub use message::{Message, Subject};
+pub(crate) use tensor::write_rows;
 pub use tensor::{Element, WireTensor};
 
 /// Version of `federation.proto` that this program speaks.

@@ -61,7 +61,7 @@ pub enum WireError {
 }
 
 impl WireError {
-    pub(super) fn libtorch(name: &str, reason: &tch::TchError) -> Self {
+    pub(crate) fn libtorch(name: &str, reason: &tch::TchError) -> Self {
         Self::Libtorch { name: quote(name), reason: first_line(reason) }
     }
 

@@ -166,11 +166,40 @@ pub(super) fn byte_length(name: &str, shape: &[i64], element: Element) -> Result
 
 /// The tensor's elements, converted where it is and then brought to the CPU.
 fn read_elements(tensor: &Tensor, element: Element) -> Result<Bytes, tch::TchError> {
-    let tensor = tensor.f_detach()?.f_to_kind(element.kind())?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let tensor = converted(tensor, element)?;
     let width = element.kind().elt_size_in_bytes();
     let mut bytes = vec![0; tensor.numel() * width];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok(narrow(bytes, width, element.size()).into())
+}
+
+/// As `element`, contiguous and on the CPU.
+fn converted(tensor: &Tensor, element: Element) -> Result<Tensor, tch::TchError> {
+    tensor.f_detach()?.f_to_kind(element.kind())?.f_to_device(Device::Cpu)?.f_contiguous()
+}
+
+/// Writes the rows of `tensor` `[rows, count]` as `element` into those rows of `into` that `rows` names, one by one, so that
+/// nothing between the two holds a second copy.
+pub(crate) fn write_rows(
+    tensor: &Tensor,
+    element: Element,
+    rows: &[usize],
+    into: &mut [u8],
+) -> Result<(), tch::TchError> {
+    let count = tensor.size()[1] as usize;
+    let width = count * element.size();
+    if element.kind().elt_size_in_bytes() == element.size() {
+        let tensor = converted(tensor, element)?;
+        for (i, row) in rows.iter().enumerate() {
+            tensor.f_get(i as i64)?.f_copy_data_u8(&mut into[row * width..][..width], count)?;
+        }
+    } else {
+        let bytes = read_elements(tensor, element)?;
+        for (row, elements) in rows.iter().zip(bytes.chunks_exact(width)) {
+            into[row * width..][..width].copy_from_slice(elements);
+        }
+    }
+    Ok(())
 }
 
 /// Unsigned little-endian numbers of `size` bytes each in `width` bytes each.

@@ -16,7 +16,7 @@ use crate::{
         FrameworkError,
         adapter::{describe, holds_numbers, is_finite},
     },
-    wire::{Element, Message, WireError, WireTensor},
+    wire::{Element, Message, WireError, WireTensor, write_rows},
 };
 
 /// Read states that are worked on at a time: a vocabulary is wide.
@@ -70,11 +70,8 @@ impl Sheet {
             }
         };
         for (column, tensor) in self.columns.iter_mut().zip(&tensors) {
-            let written = WireTensor::from_tensor(column.name, PayloadKind::Logits, tensor, column.element)?;
-            let width = column.count * column.element.size();
-            for (&read, row) in reads.iter().zip(written.bytes.chunks_exact(width)) {
-                column.bytes[read * width..][..width].copy_from_slice(row);
-            }
+            write_rows(tensor, column.element, reads, &mut column.bytes)
+                .map_err(|reason| WireError::libtorch(column.name, &reason))?;
         }
         Ok(())
     }
@@ -237,11 +234,12 @@ impl Logits {
         let whole = &self.tensors[tensor];
         let count = whole.shape[1];
         let width = count as usize * whole.element.size();
-        let mut bytes = Vec::with_capacity(reads.len() * width);
-        for read in reads {
-            bytes.extend_from_slice(&whole.bytes[read * width..][..width]);
-        }
-        WireTensor { shape: vec![reads.len() as i64, count], bytes: bytes.into(), ..whole.clone() }.to_tensor(device)
+        let bytes = match (reads.first(), reads.is_sorted_by(|one, next| one + 1 == *next)) {
+            // As they lie: nothing is copied.
+            (Some(first), true) => whole.bytes.slice(first * width..(first + reads.len()) * width),
+            _ => reads.iter().map(|read| &whole.bytes[read * width..][..width]).collect::<Vec<_>>().concat().into(),
+        };
+        WireTensor { shape: vec![reads.len() as i64, count], bytes, ..whole.clone() }.to_tensor(device)
     }
 }
 
