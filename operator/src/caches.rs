@@ -81,7 +81,9 @@ pub struct Caches {
     pub network_policies: Store<PartialObjectMeta<NetworkPolicy>>,
     /// Pods, by run.
     pub pods: PodIndex,
-    listed: watch::Receiver<bool>,
+    /// Of each watch, whether it has brought its first list. Not the stores' own `wait_until_ready`: of several that wait
+    /// for it at once it wakes only the last, and the runs of the others would never be looked at.
+    listed: Vec<watch::Receiver<bool>>,
 }
 
 /// What makes a run be looked at again.
@@ -100,10 +102,8 @@ impl Caches {
     pub fn watch(client: &Client, scope: &Scope, watching: &mut JoinSet<()>) -> (Self, Triggers) {
         let (touched, touched_end) = unbounded();
         let (relisted, relisted_end) = unbounded();
-        let (pods, pods_listed) = (PodIndex::default(), watch::channel(false));
         let touch = touched.clone();
-        let mut watches = Watches { client, scope, touched, relisted, watching };
-        watches.pods(pods.clone(), pods_listed.0);
+        let mut watches = Watches { client, scope, touched, relisted, watching, listed: Vec::new() };
         let caches = Self {
             jobs: watches.store(),
             claims: watches.store(),
@@ -111,25 +111,18 @@ impl Caches {
             config_maps: watches.store(),
             services: watches.store(),
             network_policies: watches.store(),
-            pods,
-            listed: pods_listed.1,
+            pods: watches.pods(),
+            listed: watches.listed,
         };
         (caches, Triggers { touched: touched_end, touch, relisted: relisted_end })
     }
 
     /// Waits until each watch has brought its first list; before that, what is not seen may exist.
     pub async fn listed(&self) {
-        let Self { jobs, claims, secrets, config_maps, services, network_policies, pods: _, listed } = self;
-        let mut listed = listed.clone();
-        let _ = tokio::join!(
-            jobs.wait_until_ready(),
-            claims.wait_until_ready(),
-            secrets.wait_until_ready(),
-            config_maps.wait_until_ready(),
-            services.wait_until_ready(),
-            network_policies.wait_until_ready(),
-            async { listed.wait_for(|listed| *listed).await.is_ok() },
-        );
+        for listed in &self.listed {
+            // One that has ended brings nothing more, and neither does the operator.
+            let _ = listed.clone().wait_for(|listed| *listed).await;
+        }
     }
 }
 
@@ -140,6 +133,7 @@ struct Watches<'a> {
     touched: UnboundedSender<ObjectRef<StoredRun>>,
     relisted: UnboundedSender<()>,
     watching: &'a mut JoinSet<()>,
+    listed: Vec<watch::Receiver<bool>>,
 }
 
 impl Watches<'_> {
@@ -154,22 +148,29 @@ impl Watches<'_> {
         reader
     }
 
-    fn pods(&mut self, index: PodIndex, listed: watch::Sender<bool>) {
-        self.follow(move |event: &Event<Pod>| {
-            index.take(event);
-            if matches!(event, Event::InitDone) {
-                listed.send_replace(true);
-            }
-        });
+    /// The pods, by run.
+    fn pods(&mut self) -> PodIndex {
+        let index = PodIndex::default();
+        let taking = index.clone();
+        self.follow(move |event: &Event<Pod>| taking.take(event));
+        index
     }
 
     /// Hands what a watch of `K` says to `take`, and then has the run looked at.
-    fn follow<K>(&mut self, take: impl FnMut(&Event<K>) + Send + 'static)
+    fn follow<K>(&mut self, mut take: impl FnMut(&Event<K>) + Send + 'static)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
         K: Send + Sync + 'static,
     {
         let (touched, relisted) = (self.touched.clone(), self.relisted.clone());
+        let (listed, is_listed) = watch::channel(false);
+        self.listed.push(is_listed);
+        let take = move |event: &Event<K>| {
+            take(event);
+            if matches!(event, Event::InitDone) {
+                listed.send_replace(true);
+            }
+        };
         self.watching.spawn(follow(self.scope.api(self.client), take, touched, relisted));
     }
 }

@@ -151,3 +151,22 @@ async fn a_resource_that_is_refused_delays_no_other() {
     let children = bench.children().await;
     assert!(children.iter().all(|child| !child.contains(" bad-")), "{children:?}");
 }
+
+/// Their first looks wait for the same lists, and each is to be woken.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_starts_anew_looks_at_every_run_that_is_there() {
+    let mut bench = Operated::with_operator().await;
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        bench.apply(&RUN.replace("{name: mail}", &format!("{{name: {name}}}")));
+        bench.until_of(name, "starting", |run: &FederatedFineTune| of(run).phase == Some(Phase::Starting)).await;
+    }
+    bench.stop().await;
+    for name in names {
+        bench.kubectl(&["patch", "fft", name, "--type=merge", "-p", "{\"spec\": {\"suspend\": true}}"], "");
+    }
+    bench.start();
+    for name in names {
+        bench.until_of(name, "suspended", |run: &FederatedFineTune| of(run).phase == Some(Phase::Suspended)).await;
+    }
+}
