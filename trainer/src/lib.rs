@@ -21,6 +21,7 @@ pub mod frameworks;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod identity;
+mod kernels;
 pub mod local;
 pub mod logs;
 pub mod low_rank;

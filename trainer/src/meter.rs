@@ -10,7 +10,10 @@ use std::{
 use fedtune_crds::report::{Flops, Seconds, TokenCount};
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Event, Events};
+use crate::{
+    events::{Event, Events},
+    kernels,
+};
 
 /// Figures of one worker since the start of the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +69,7 @@ pub struct Slots {
 impl Slots {
     /// `count` workers of `threads` threads may compute at once; at least one of each.
     pub fn new(count: usize, threads: usize) -> Self {
+        kernels::choose();
         Self { free: Arc::new((Mutex::new(count.max(1)), Condvar::new())), threads: threads.max(1) }
     }
 
