@@ -29,6 +29,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 TIMED := @scripts/timed.sh
 # With `-p` in place of `--workspace` cargo would choose other features and build kube a second time, for minutes.
 BUILD_OPERATOR = cargo build $(LOCKED) --workspace --bin fedtune-operator
+BUILD_TRAINER = cargo build $(LOCKED) --workspace --bin fedtune
+METRICS_PAGE = $(TARGET)/debug/fedtune-operator metrics && $(TARGET)/debug/fedtune metrics
 # In CI the lock file must be right as it is; at home cargo may bring it up to date.
 LOCKED := $(if $(CI),--locked)
 
@@ -122,6 +124,9 @@ check: setup $(CARGO_DENY) $(HELM_DOCS) ## Formatting, lints, docs, licences, ge
 	$(TIMED) $(BUILD_OPERATOR)
 	$(TIMED) scripts/check_generated.sh $(CRD) $(TARGET)/debug/fedtune-operator crd
 	$(TIMED) scripts/check_generated.sh $(CHART_CRD) $(TARGET)/debug/fedtune-operator crd
+	$(TIMED) scripts/check_generated.sh docs/resource.md $(TARGET)/debug/fedtune-operator reference
+	$(TIMED) $(BUILD_TRAINER)
+	$(TIMED) scripts/check_generated.sh docs/metrics.md sh -c '$(METRICS_PAGE)'
 	$(TIMED) scripts/check_generated.sh charts/fedtune/README.md $(CHART_README)
 	$(TIMED) $(MAKE) --no-print-directory bench-smoke
 
@@ -188,13 +193,16 @@ $(HELM_DOCS):
 	$(TIMED) env GOBIN=$(abspath $(@D)) go install github.com/norwoodj/helm-docs/cmd/helm-docs@v$(HELM_DOCS_VERSION)
 
 .PHONY: generate
-generate: $(HELM_DOCS) ## Write anew what is generated: the custom resource definition from the types in crds/, the chart's README
+generate: setup $(HELM_DOCS) ## Write anew what is generated: the custom resource definition and docs' reference pages from the code, the chart's README
 	$(TIMED) $(BUILD_OPERATOR)
 	@$(TARGET)/debug/fedtune-operator crd > $(CRD).new
 	@mv $(CRD).new $(CRD)
 	@cp $(CRD) $(CHART_CRD)
 	@$(TARGET)/debug/fedtune-operator reference > docs/resource.md.new
 	@mv docs/resource.md.new docs/resource.md
+	$(TIMED) $(BUILD_TRAINER)
+	@($(METRICS_PAGE)) > docs/metrics.md.new
+	@mv docs/metrics.md.new docs/metrics.md
 	@$(CHART_README) > charts/fedtune/README.md.new
 	@mv charts/fedtune/README.md.new charts/fedtune/README.md
 

@@ -1,6 +1,8 @@
 //! The page on every field of the resource, from the schema that a cluster gets.
 //! Must not say anything that the schema does not.
 
+pub mod metrics;
+
 use serde_json::{Map, Value};
 
 use crate::crd;

@@ -1,4 +1,4 @@
-//! `fedtune-operator`: runs `FederatedFineTune` resources on a cluster, prints their definition and its page, checks them by its rules.
+//! `fedtune-operator`: runs `FederatedFineTune` resources on a cluster, prints their definition and its pages, checks them by its rules.
 //! Must not link libtorch.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use fedtune_crds::{crd, load_all, reference};
-use fedtune_operator::arguments::RunArgs;
+use fedtune_operator::{arguments::RunArgs, metrics};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code of a configuration error, as in sysexits.h and for every program of fedtune.
@@ -34,6 +34,8 @@ enum Command {
     Crd,
     /// Prints a page on every field of the resource, as Markdown.
     Reference,
+    /// Prints which metrics the operator serves, as Markdown.
+    Metrics,
     /// Checks resources by the rules that the API server applies; says all that is wrong, one sentence a line.
     Validate {
         /// YAML files, each with one or more resources.
@@ -46,6 +48,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Crd => print(&crd::yaml()),
         Command::Reference => print(&reference::markdown()),
+        Command::Metrics => print(&metrics::reference()?),
         Command::Validate { files } => validate(&files),
         Command::Run(arguments) => run(&arguments),
     }

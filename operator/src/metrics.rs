@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
+use fedtune_crds::reference::metrics::{Family, Kind, section};
 use kube::runtime::reflector::Store;
-use prometheus::{Encoder, Error, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Error, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+};
 
 use crate::{caches::StoredRun, controller::hindrance::Hindrance};
 
@@ -79,6 +82,34 @@ impl Metrics {
         TextEncoder::new().encode(&families, &mut page)?;
         Ok(String::from_utf8(page).expect("names, labels and numbers are text"))
     }
+}
+
+const HEADER: &str = "<!-- Generated from the code by `make generate`; change that. -->\n
+# Metrics\n
+What operator, servers and clients serve at `/metrics`. [Monitoring](monitoring.md) says how to scrape them.\n";
+
+/// The page on all metrics up to those of servers and clients, which the trainer knows; as Markdown.
+///
+/// # Errors
+/// As [`Metrics::new`].
+pub fn reference() -> Result<String, Error> {
+    let Counted { reconciles, errors, leader, .. } = &*Metrics::new()?.0;
+    let own = [(Kind::Histogram, reconciles as &dyn Collector), (Kind::Counter, errors), (Kind::Gauge, leader)];
+    let mut families: Vec<Family> = own.into_iter().flat_map(|(kind, family)| described(kind, family)).collect();
+    families.extend(runs::families()?);
+    let words = "Those of runs have the run's final figures, to the last digit of `results.json`, for as long as its resource is there.";
+    Ok(HEADER.to_owned() + &section("The operator", words, &families))
+}
+
+/// What a collector says of its families.
+fn described(kind: Kind, collector: &(impl Collector + ?Sized)) -> Vec<Family> {
+    let described = collector.desc().into_iter().map(|desc| Family {
+        name: desc.fq_name.clone(),
+        kind,
+        labels: desc.variable_labels.clone(),
+        help: desc.help.clone(),
+    });
+    described.collect()
 }
 
 fn reason(error: &Hindrance) -> &'static str {

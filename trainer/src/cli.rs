@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -14,6 +14,7 @@ use crate::{
     events::Events,
     logs::{self, LogError, LogFormat},
     progress::{ProgressMode, colour_wanted, listener},
+    telemetry::metrics_reference,
 };
 
 mod apart;
@@ -79,6 +80,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Makes a CA, certificates and join bundles for a run, or renews them.
     Certs(certs::CertsArgs),
+    /// Prints which metrics servers and clients serve, as Markdown.
+    Metrics,
 }
 
 /// Arguments that every command which reads specs has.
@@ -118,6 +121,10 @@ fn obey(command: &Command, events: Events, watch: &Watch) -> u8 {
         Command::Predict(arguments) => predict::predict(arguments, &events),
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Certs(arguments) => certs::certs(arguments),
+        Command::Metrics => match metrics_reference() {
+            Ok(page) => print(&page),
+            Err(error) => complain(error, FAILED),
+        },
     }
 }
 
@@ -132,6 +139,13 @@ fn start_logs(cli: &Cli) -> Result<Events, LogError> {
     let colour = colour_wanted(terminal, no_color.as_deref());
     logs::start(cli.log_format, cli.log.as_deref(), colour, mode.screen())?;
     Ok(listener(mode))
+}
+
+fn print(text: &str) -> u8 {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => SUCCESS,
+        Err(error) => complain(format!("standard output cannot be written: {error}"), FAILED),
+    }
 }
 
 /// Whether the table on standard output may be coloured.

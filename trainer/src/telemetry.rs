@@ -49,6 +49,7 @@ mod volume;
 use figures::LiveFigures;
 pub use figures::Readiness;
 pub use http::{Http, HttpError};
+pub use metrics::reference as metrics_reference;
 
 /// What is known of a run before it begins.
 #[derive(Debug, Clone)]
@@ -219,7 +220,8 @@ impl Telemetry {
             (live.figures.clone(), live.ledger.clone(), live.volume.clone())
         };
         let volume = volume.as_deref().and_then(volume::room);
-        metrics::register(registry, &self.0.role, &self.0.facts, &figures, &ledger, volume)
+        let _families = metrics::register(registry, &self.0.role, &self.0.facts, &figures, &ledger, volume)?;
+        Ok(())
     }
 
     /// A scrape: all metrics, in Prometheus' text format.

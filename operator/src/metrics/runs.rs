@@ -1,16 +1,18 @@
 //! Gauges of the runs: how many stand where, and each one's final figures as its status has them.
 //! Must not read anything but the resources: a run that is deleted takes its series along.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use fedtune_crds::{
     FederatedFineTuneStatus,
+    reference::metrics::{Family, Kind},
     report::Direction,
     status::{FinalFigures, Phase},
 };
 use kube::ResourceExt;
 use prometheus::{Error, GaugeVec, Opts, Registry, proto::MetricFamily};
 
+use super::described;
 use crate::{caches::StoredRun, controller::build::Run};
 
 const PHASES: [Phase; 6] =
@@ -21,8 +23,17 @@ const RUN: [&str; 4] = ["namespace", "run", "experiment", "framework"];
 
 /// All families with the values that they have now.
 pub(super) fn gather(stored: &[Arc<StoredRun>]) -> Result<Vec<MetricFamily>, Error> {
+    Ok(page(stored)?.registry.gather())
+}
+
+/// Which families there are.
+pub(super) fn families() -> Result<Vec<Family>, Error> {
+    Ok(page(&[])?.families.into_inner())
+}
+
+fn page(stored: &[Arc<StoredRun>]) -> Result<Page, Error> {
     let runs: Vec<&Run> = stored.iter().filter_map(|stored| stored.0.as_ref().ok()).collect();
-    let page = Page(Registry::new());
+    let page = Page::default();
     phases(&page, &runs)?;
     let ended: Vec<_> = runs.iter().filter_map(|run| Some((*run, ended(run)?))).collect();
     for Figure { name, help, value } in FIGURES {
@@ -36,7 +47,7 @@ pub(super) fn gather(stored: &[Arc<StoredRun>]) -> Result<Vec<MetricFamily>, Err
         (status.wire_bytes_up.as_deref(), status.wire_bytes_down.as_deref())
     })?;
     failures(&page, &ended)?;
-    Ok(page.0.gather())
+    Ok(page)
 }
 
 fn phases(page: &Page, runs: &[&Run]) -> Result<(), Error> {
@@ -140,7 +151,11 @@ fn exact(
 }
 
 /// A registry to which families are added with the values that they have now.
-struct Page(Registry);
+#[derive(Default)]
+struct Page {
+    registry: Registry,
+    families: RefCell<Vec<Family>>,
+}
 
 impl Page {
     fn gauge(
@@ -154,6 +169,7 @@ impl Page {
         for (values, value) in series {
             family.get_metric_with_label_values(&values)?.set(value);
         }
-        self.0.register(Box::new(family))
+        self.families.borrow_mut().extend(described(Kind::Gauge, &family));
+        self.registry.register(Box::new(family))
     }
 }

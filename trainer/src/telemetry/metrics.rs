@@ -2,12 +2,16 @@
 //! Must not carry a round number, a uid or a sentence as a label, nor more series per client than the spec allows.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use fedtune_crds::report::{Direction, UpDown};
-use prometheus::{CounterVec, Error, GaugeVec, Histogram, HistogramOpts, Opts, Registry};
+use fedtune_crds::{
+    reference::metrics::{Family, Kind, section},
+    report::{Direction, FrameworkName, UpDown},
+};
+use prometheus::{CounterVec, Error, GaugeVec, Histogram, HistogramOpts, Opts, Registry, core::Collector};
 
 use super::{
     Role, RunFacts,
@@ -33,7 +37,34 @@ pub(super) fn run_labels(facts: &RunFacts) -> HashMap<String, String> {
     ])
 }
 
-/// Registers the metrics of this role with the values that they have now.
+/// The sections on these metrics of the page on all of them, as Markdown.
+///
+/// # Errors
+/// Never, as long as the names below are names.
+pub fn reference() -> Result<String, Error> {
+    let facts = RunFacts {
+        namespace: String::new(),
+        run: String::new(),
+        experiment: String::new(),
+        framework: FrameworkName::FedLlm,
+        rounds: 0,
+        clients: Vec::new(),
+        max_client_series: 0,
+    };
+    let figures = LiveFigures::new(UNIX_EPOCH);
+    let families = |role| register(&Registry::new(), &role, &facts, &figures, &Ledger::new(), None);
+    let of_run = "Each series has the labels `namespace`, `run`, `experiment` and `framework` besides.";
+    let capped = "A run of more clients than `metrics.maxClientSeries` shows the others as `client=\"other\"`.";
+    let server = section("A run's server", &format!("{of_run} {capped}"), &families(Role::Server)?);
+    let client = section(
+        "A run's client",
+        &format!("{of_run} They are of this process alone."),
+        &families(Role::Client(OTHER.to_owned()))?,
+    );
+    Ok(server + &client)
+}
+
+/// Registers the metrics of this role with the values that they have now; says which they are.
 pub(super) fn register(
     registry: &Registry,
     role: &Role,
@@ -41,8 +72,8 @@ pub(super) fn register(
     figures: &LiveFigures,
     ledger: &Ledger,
     volume: Option<Room>,
-) -> Result<(), Error> {
-    let page = Page(registry);
+) -> Result<Vec<Family>, Error> {
+    let page = Page { registry, families: RefCell::default() };
     match role {
         Role::Server => {
             progress(&page, facts, figures)?;
@@ -55,7 +86,8 @@ pub(super) fn register(
             client(&page, id, own)?;
         }
     }
-    certificate(&page, figures)
+    certificate(&page, figures)?;
+    Ok(page.families.into_inner())
 }
 
 /// Where the run is, and how good the model is.
@@ -177,9 +209,23 @@ fn unix_seconds(time: SystemTime) -> f64 {
 type Series<'a> = (Vec<&'a str>, f64);
 
 /// A registry to which families are added with the values that they have now.
-struct Page<'a>(&'a Registry);
+struct Page<'a> {
+    registry: &'a Registry,
+    families: RefCell<Vec<Family>>,
+}
 
 impl Page<'_> {
+    fn add(&self, kind: Kind, collector: impl Collector + 'static) -> Result<(), Error> {
+        let families = collector.desc().into_iter().map(|desc| Family {
+            name: desc.fq_name.clone(),
+            kind,
+            labels: desc.variable_labels.clone(),
+            help: desc.help.clone(),
+        });
+        self.families.borrow_mut().extend(families);
+        self.registry.register(Box::new(collector))
+    }
+
     fn gauge<'b>(
         &self,
         name: &str,
@@ -191,7 +237,7 @@ impl Page<'_> {
         for (values, value) in series {
             family.get_metric_with_label_values(&values)?.set(value);
         }
-        self.0.register(Box::new(family))
+        self.add(Kind::Gauge, family)
     }
 
     fn counter<'b>(
@@ -205,7 +251,7 @@ impl Page<'_> {
         for (values, value) in series {
             family.get_metric_with_label_values(&values)?.inc_by(value);
         }
-        self.0.register(Box::new(family))
+        self.add(Kind::Counter, family)
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64], observed: &[f64]) -> Result<(), Error> {
@@ -213,6 +259,6 @@ impl Page<'_> {
         for value in observed {
             family.observe(*value);
         }
-        self.0.register(Box::new(family))
+        self.add(Kind::Histogram, family)
     }
 }
