@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fedtune_crds::{FederatedFineTune, status::Phase};
+use fedtune_crds::{FederatedFineTune, report::RunReport, status::Phase};
 use kube::{
     Api,
     runtime::wait::{Condition, await_condition},
@@ -93,6 +93,13 @@ impl Experiment {
         let differ: Vec<_> =
             here.iter().filter(|(name, content)| there[*name] != **content).map(|(name, _)| name).collect();
         assert!(differ.is_empty(), "{}: {differ:?} differ from those of a local run", self.name);
+    }
+
+    /// What `results` says of it.
+    pub fn report(&self, results: &Path) -> RunReport {
+        let file = results.join(&self.name).join("results.json");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
     }
 
     /// Applies it as a user does.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `bench.rs` | a folder with a model, data and specs, and runs of the program in it |
 //! | `cluster.rs` | a Kubernetes cluster: the real API server, and the real rest |
+//! | `dashboards.rs` | the chart's dashboards, and what they should show of a run |
 //! | `doomed.rs` | a test that is killed while its cluster runs |
 //! | `experiment.rs` | an experiment of `manifests/`, run here and on a cluster |
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
@@ -19,6 +20,7 @@
 
 mod bench;
 pub mod cluster;
+pub mod dashboards;
 pub mod doomed;
 pub mod experiment;
 pub mod exposition;

@@ -7,7 +7,6 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
-    path::{Path, PathBuf},
     thread,
 };
 
@@ -18,7 +17,8 @@ use fedtune_operator::{
 };
 use fedtune_tests::{
     Bench, Running,
-    prometheus::{Prometheus, Sample},
+    dashboards::{Panel, compared, folder, panels, value_is, value_of},
+    prometheus::Prometheus,
     scraped::{NAMESPACE, start_client, start_server},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -28,44 +28,11 @@ use kube::{
 };
 use serde_json::Value;
 
+/// What a user has chosen above the panels.
+const VARIABLES: [(&str, &str); 3] = [("$namespace", NAMESPACE), ("$experiment", "tiny"), ("$run", "tiny")];
+
 /// What a run without TLS, broken links and failures has no series for, or may have none.
 const MAY_BE_EMPTY: [&str; 3] = ["Certificates", "Refused and failed", "Sent again"];
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/fedtune/dashboards")
-}
-
-/// A panel: its title, and its questions with their legends.
-struct Panel {
-    title: String,
-    queries: Vec<(String, String)>,
-}
-
-fn panels(dashboard: &str) -> Vec<Panel> {
-    let text = fs::read_to_string(folder().join(format!("{dashboard}.json"))).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let query = |target: &Value| (text(&target["legendFormat"]), with_variables(&text(&target["expr"])));
-    let panel = |panel: &Value| Panel {
-        title: text(&panel["title"]),
-        queries: panel["targets"].as_array().unwrap().iter().map(query).collect(),
-    };
-    dashboard["panels"].as_array().unwrap().iter().map(panel).collect()
-}
-
-/// A question as Grafana would send it.
-fn with_variables(expr: &str) -> String {
-    let variables = [
-        ("$__rate_interval", "10s"),
-        ("$__range", "1h"),
-        ("$namespace", NAMESPACE),
-        ("$experiment", "tiny"),
-        ("$run", "tiny"),
-    ];
-    let expr = variables.iter().fold(expr.to_owned(), |expr, (name, value)| expr.replace(name, value));
-    assert!(!expr.contains('$'), "{expr}");
-    expr
-}
 
 /// A run as three processes, seen to its end, and a Prometheus that has scraped all three since.
 struct Scraped {
@@ -103,14 +70,6 @@ fn a_run_and_its_prometheus(framework: &str) -> Option<Scraped> {
     Some(Scraped { _processes: processes, prometheus, report, words, bench })
 }
 
-fn value_of(found: &[Sample], expected: f64) -> bool {
-    matches!(found, [(_, value)] if value_is(*value, expected))
-}
-
-fn value_is(value: f64, expected: f64) -> bool {
-    value.to_bits() == expected.to_bits()
-}
-
 #[test]
 fn each_panel_has_a_unit_a_description_and_words_for_no_data() {
     for name in ["fedtune-compare", "fedtune-run", "fedtune-operator"] {
@@ -129,7 +88,7 @@ fn each_panel_has_a_unit_a_description_and_words_for_no_data() {
 #[test]
 fn the_run_dashboard_shows_what_the_pods_say() {
     let Some(Scraped { prometheus, report, .. }) = &a_run_and_its_prometheus("fedLLM: {}") else { return };
-    for Panel { title, queries } in panels("fedtune-run") {
+    for Panel { title, queries } in panels("fedtune-run", &VARIABLES) {
         for (legend, query) in queries {
             let shown = prometheus.query(&query);
             let may_be_empty = MAY_BE_EMPTY.contains(&title.as_str());
@@ -157,27 +116,15 @@ fn compare_shows_the_figures_of_results_json_to_the_last_digit_and_operator_is_a
     let Some(run) = a_run_and_its_prometheus("fedLLM: {}") else { return };
     let prometheus = Prometheus::start(&[serve(metrics_of_the_operator(&run))]).unwrap();
     prometheus.until("fedtune_run_loss", |found| !found.is_empty());
-    let (totals, end) = (&run.report.totals, &run.report.final_figures);
-    for Panel { title, queries } in panels("fedtune-compare") {
+    for Panel { title, queries } in panels("fedtune-compare", &VARIABLES) {
         for (legend, query) in queries {
             let shown = prometheus.query(&query);
-            let expected = match (title.as_str(), legend.as_str()) {
-                ("Accuracy", _) | (_, "Accuracy") => end.accuracy,
-                ("Loss", _) | (_, "Loss") => end.loss,
-                ("Payload, both directions", _) | (_, "Payload") => totals.payload_bytes.sum() as f64,
-                (_, "Up") => totals.payload_bytes.up as f64,
-                (_, "Down") => totals.payload_bytes.down as f64,
-                (_, "Wire") => totals.wire_bytes.sum() as f64,
-                ("Client operations", _) | (_, "FLOPs") => totals.client_flops,
-                ("Client compute time", _) | (_, "Compute") => totals.client_seconds,
-                ("Duration", _) => 60.0,
-                ("Failed runs", _) => {
-                    assert!(shown.is_empty(), "{shown:?}");
-                    continue;
+            match compared(&title, &legend, &run.report, 60.0) {
+                Some(expected) => {
+                    assert!(value_of(&shown, expected), "{title} ({legend}) shows {shown:?} and not {expected}");
                 }
-                other => panic!("{other:?} is a panel that is not tested"),
-            };
-            assert!(value_of(&shown, expected), "{title} ({legend}) shows {shown:?} and not {expected}");
+                None => assert!(shown.is_empty(), "{shown:?}"),
+            }
         }
     }
     the_operator_dashboard_is_answered(&prometheus);
@@ -186,7 +133,7 @@ fn compare_shows_the_figures_of_results_json_to_the_last_digit_and_operator_is_a
 /// The operator that is scraped has looked at no run: what it has of durations is no number yet, and of errors nothing.
 fn the_operator_dashboard_is_answered(prometheus: &Prometheus) {
     prometheus.until("count_over_time(fedtune_operator_leader[5s]) >= 4", |found| !found.is_empty());
-    for Panel { title, queries } in panels("fedtune-operator") {
+    for Panel { title, queries } in panels("fedtune-operator", &VARIABLES) {
         for (legend, query) in queries {
             let shown = prometheus.query(&query);
             match title.as_str() {

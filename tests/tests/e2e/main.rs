@@ -3,5 +3,6 @@
 
 mod life;
 mod runs;
+mod scraped;
 mod troubles;
 mod verbs;
