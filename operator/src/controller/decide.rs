@@ -185,7 +185,8 @@ fn suspend(run: &Run, seen: &Observed) -> impl Iterator<Item = Act> {
 
 fn stand(run: &Run, seen: &Observed, answers: &Answers) -> Stand {
     if run.spec.suspend {
-        let remain = seen.pods.iter().any(|pod| pod.remains());
+        // One that has ended and is being deleted is still to be seen; one that failed before stays for ever.
+        let remain = seen.pods.iter().any(|pod| pod.remains() || pod.deleting);
         return if remain { Stand::Suspending } else { Stand::Suspended };
     }
     let why = why::why(seen, answers);

@@ -78,8 +78,10 @@ fn suspending_stops_all_jobs_and_has_happened_when_no_pod_remains() {
     let suspend = |job: &str| Act::Suspend { job: job.to_owned(), suspend: true };
     assert_eq!(decision.acts, [suspend("mail-server"), suspend("mail-clients-silo")]);
     assert_eq!(decision.stand, Stand::Suspending);
-    let gone = with_pods(seen, [server_pod(PodPhase::Failed, exited(143, "Error", ""))]);
-    assert_eq!(decided(&run, &gone, 6).stand, Stand::Suspended);
+    let ended = server_pod(PodPhase::Failed, exited(143, "Error", ""));
+    let leaving = with_pods(jobs(), [PodView { deleting: true, ..ended.clone() }]);
+    assert_eq!(decided(&run, &leaving, 6).stand, Stand::Suspending);
+    assert_eq!(decided(&run, &with_pods(seen, [ended]), 7).stand, Stand::Suspended);
 }
 
 #[test]
