@@ -159,6 +159,14 @@ bench-peers: setup ## The same beside PyTorch, PEFT and Flower, in turn (5.3 GB 
 	$(TIMED) $(BENCH) --python $(PEERS)/bin/python
 
 # Unoptimised, which `make test` builds anyway: it shows that the bench runs, not how fast.
+# RUNS=n runs; and IDLE=n seconds in which nothing should happen.
+RUNS ?= 1000
+IDLE ?= 600
+.PHONY: bench-operator
+bench-operator: control-plane ## Measure the operator against a real API server: RUNS=1000 at once, take-over, IDLE=600 seconds of suspended runs
+	$(TIMED) cargo build $(LOCKED) --release --workspace --bin fedtune-operator --bin fedtune-bench-operator --bin fedtune-cluster
+	$(TIMED) $(TARGET)/release/fedtune-bench-operator --runs $(RUNS) --idle-seconds $(IDLE)
+
 .PHONY: bench-smoke
 bench-smoke: setup
 	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune --bin fedtune-bench

@@ -189,6 +189,19 @@ impl Cluster {
         }
     }
 
+    /// The API server's process: the one that was told this cluster's folder.
+    pub fn api_server(&self) -> u32 {
+        let ours = self.folder.display().to_string();
+        let is_it = |process: &u32| {
+            let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words).into_owned();
+            words.split('\0').next().is_some_and(|program| program.ends_with("kube-apiserver")) && words.contains(&ours)
+        };
+        let processes = fs::read_dir("/proc").expect("the kernel lists processes");
+        let mut numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        numbers.find(is_it).expect("the API server runs")
+    }
+
     /// This machine's address, as the node's pods see it.
     pub fn machine(&self) -> Option<String> {
         self.number.map(Number::machine)

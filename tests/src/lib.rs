@@ -11,6 +11,7 @@
 //! | `exposition.rs` | a scrape, taken apart and held against Prometheus' rules |
 //! | `files.rs` | a file server and an S3 store, on loopback |
 //! | `http.rs` | one GET |
+//! | `load.rs` | many runs at once |
 //! | `mounts.rs` | disks that turn read-only |
 //! | `prometheus.rs` | a real Prometheus |
 //! | `program.rs` | the program: built, started, waited for |
@@ -26,6 +27,7 @@ pub mod experiment;
 pub mod exposition;
 pub mod files;
 pub mod http;
+pub mod load;
 pub mod mounts;
 mod program;
 pub mod prometheus;

@@ -39,15 +39,21 @@ pub fn plugin() -> &'static Path {
 
 /// A program of this package, which cargo has built beside this test.
 pub(crate) fn built(name: &str) -> PathBuf {
-    let this = env::current_exe().expect("a test has a path");
-    let program = this.ancestors().nth(2).expect("a test lies in target/<profile>/deps").join(name);
+    let program = folder().join(name);
     if program.is_file() { program } else { build(name) }
+}
+
+/// Where programs lie that were built as this one was. A test lies deeper, in `deps`.
+fn folder() -> PathBuf {
+    let this = env::current_exe().expect("a program has a path");
+    let beside = this.parent().expect("a program lies in a folder");
+    let above = beside.parent().filter(|_| beside.ends_with("deps"));
+    above.unwrap_or(beside).to_owned()
 }
 
 /// Cargo builds another package's program for no test, so an older one may lie there: it is brought up to date first.
 fn build(name: &str) -> PathBuf {
-    let this = env::current_exe().expect("a test has a path");
-    let folder = this.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let folder = folder();
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--workspace", "--bin", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -129,6 +135,11 @@ impl Running {
             }
         }
         panic!("a process ended without a line with {words:?}; it said:\n{}", self.said);
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal, as in `TERM`.

@@ -35,9 +35,11 @@ impl Cluster {
         let _killed = self.kubectl(&words, "").well();
     }
 
-    /// What the API server has refused the operator for want of a right, as the audit log has it.
+    /// What the API server has refused the operator for want of a right, as the audit log has it. A namespace that ends
+    /// and a quota forbid too, to those who have the right.
     pub fn refused_to_operator(&self) -> Vec<Value> {
-        let is_refused = |event: &Value| is_by_operator(event) && event["responseStatus"]["code"] == 403;
+        let is_refused =
+            |event: &Value| is_by_operator(event) && event["annotations"]["authorization.k8s.io/decision"] == "forbid";
         self.audit().into_iter().filter(is_refused).collect()
     }
 
