@@ -27,6 +27,15 @@ impl Cluster {
         assert_eq!(installed.code, Some(0), "{installed:#?}\n{}", pods());
     }
 
+    /// Gives the chart other values, and waits until operators have them.
+    pub fn upgrade_operator(&self, values: &[&str]) {
+        let chart = programs::root().join("charts/fedtune").display().to_string();
+        let upgrade =
+            ["upgrade", "fedtune", &chart, "--namespace", NAMESPACE, "--reuse-values", "--wait", "--timeout", "3m"];
+        let words: Vec<&str> = upgrade.into_iter().chain(values.iter().flat_map(|value| ["--set", value])).collect();
+        let _upgraded = self.helm(&words).well();
+    }
+
     /// Kills all operators as a lost node does; others take their place.
     pub fn kill_operators(&self) {
         let ours = ["--selector", "app.kubernetes.io/name=fedtune-operator"];

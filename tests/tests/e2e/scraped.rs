@@ -46,6 +46,8 @@ async fn dashboards_show_what_pods_say_and_what_results_json_says() {
         return;
     }
     let cluster = Cluster::with_operator().await;
+    // So long a server that has ended can still be scraped; runs of other tests do not wait for that.
+    cluster.upgrade_operator(&["trainer.lingerSeconds=20"]);
     let (namespace, results) = cluster.experiment("scraped").await;
     let experiments = FRAMEWORKS.map(|manifest| Experiment::new(cluster, manifest, &["shrink"]));
     for experiment in &experiments {
@@ -54,8 +56,8 @@ async fn dashboards_show_what_pods_say_and_what_results_json_says() {
         let of_run = format!("{PODS},app.kubernetes.io/instance={}", experiment.name());
         let pods = targets(cluster, Some(&namespace), &of_run).await;
         let live = Prometheus::start(&pods).expect("there is one");
-        experiment.succeeds(cluster, &namespace).await;
         assert_live(&live, &pods);
+        experiment.succeeds(cluster, &namespace).await;
         assert_alerts_are_answered(&live);
     }
     let operators = targets(cluster, None, OPERATORS).await;
@@ -64,6 +66,7 @@ async fn dashboards_show_what_pods_say_and_what_results_json_says() {
         assert_compared(&of_operators, experiment, &namespace, &results);
     }
     assert_alerts_are_answered(&of_operators);
+    cluster.upgrade_operator(&["trainer.lingerSeconds=0"]);
 }
 
 /// The run's server still serves what it ended with: each series is at Prometheus what it is there.
