@@ -12,6 +12,9 @@ use crate::caches::{ContainerView, End, Part, PodPhase, PodView, State};
 /// How long a pod may be pending before its events are read.
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
+/// How long what its events said of a pod that stays pending may be told on.
+const LONGEST_PATIENCE: SignedDuration = SignedDuration::from_secs(300);
+
 /// Exit code of a trainer that was told to stop.
 const STOPPED: i32 = 143;
 
@@ -90,9 +93,13 @@ pub fn questions(seen: &Observed, now: Timestamp) -> Questions {
 pub fn patience_ends(seen: &Observed, now: Timestamp) -> Option<SignedDuration> {
     let pods = newest(seen).filter(|pod| pod.phase == PodPhase::Pending).map(|pod| pod.created);
     let jobs = seen.jobs().filter(|job| is_without_pods(job)).map(|job| job.created);
-    let left = |created: Timestamp| PATIENCE - now.duration_since(created);
-    // What has lasted that long is asked about again and again, until it is over.
-    pods.chain(jobs).map(left).map(|left| if left.is_positive() { left } else { PATIENCE }).min()
+    let wait = |created: Timestamp| {
+        let age = now.duration_since(created);
+        // What has lasted that long is asked about again, after as long again: the API server reads all events of the
+        // namespace for each answer, and a thousand runs without room would ask it for nothing else.
+        if age < PATIENCE { PATIENCE - age } else { age.min(LONGEST_PATIENCE) }
+    };
+    pods.chain(jobs).map(wait).min()
 }
 
 /// What keeps the run from getting on, the server's trouble before the clients'.

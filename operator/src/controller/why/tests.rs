@@ -75,6 +75,9 @@ fn events_are_read_of_pods_that_have_been_pending_for_ten_seconds_and_say_nothin
     let silent = pending(waiting("ContainerCreating", ""));
     assert_eq!(questions(&silent, at(9)), Questions::default());
     assert_eq!(patience_ends(&silent, at(9)), Some(SignedDuration::from_secs(1)));
+    for (age, next) in [(10, 10), (40, 40), (4000, 300)] {
+        assert_eq!(patience_ends(&silent, at(age)), Some(SignedDuration::from_secs(next)), "after {age} s");
+    }
     let asked = questions(&silent, at(10)).events_of;
     assert_eq!(asked.iter().map(|subject| subject.name.as_str()).collect::<Vec<_>>(), ["mail-clients-silo-1-x"]);
     assert_eq!(questions(&pending(waiting("ErrImagePull", "a")), at(10)), Questions::default(), "it says enough");
