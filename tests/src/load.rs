@@ -117,7 +117,7 @@ impl Load {
     }
 
     /// Kills the operator while another stands by, which goes on.
-    pub async fn take_over(&mut self) -> Vec<Row> {
+    pub fn take_over(&mut self) -> Vec<Row> {
         let mut second = start_operator(&self.cluster, &self.namespace, "second");
         second.wait_for(&["probes and metrics are served"]);
         let killed = Instant::now();

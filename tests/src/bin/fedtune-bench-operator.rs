@@ -29,7 +29,7 @@ async fn main() -> io::Result<ExitCode> {
     for row in load.apply(runs).await {
         writeln!(out, "{row}")?;
     }
-    for row in load.take_over().await {
+    for row in load.take_over() {
         writeln!(out, "{row}")?;
     }
     for row in load.suspend(idle_seconds).await {
