@@ -106,7 +106,8 @@ impl Load {
             row(format!("until all {wanted} children exist"), seconds(took), ""),
             row("writes a run", format!("{:.2} for {per_run} children", count(is_write)), "children + 3"),
             row("dry-runs a run", format!("{:.2}", count(is_dry_run)), ""),
-            row("events a run", format!("{:.2}", count(is_event)), ""),
+            row("Events written a run", format!("{:.2}", count(is_event)), ""),
+            row("reads of Events a run", format!("{:.2}", count(is_look_at_events)), ""),
             row(
                 "operator's CPU to API server's",
                 format!("{operator:.1} s to {server:.1} s, {:.2}", operator / server),
@@ -262,13 +263,21 @@ fn is_dry_run(event: &Value) -> bool {
     event["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun"))
 }
 
-fn is_event(event: &Value) -> bool {
+fn is_of_events(event: &Value) -> bool {
     event["objectRef"]["resource"] == "events"
+}
+
+fn is_event(event: &Value) -> bool {
+    is_of_events(event) && event["verb"] != "list"
+}
+
+fn is_look_at_events(event: &Value) -> bool {
+    is_of_events(event) && event["verb"] == "list"
 }
 
 fn is_write(event: &Value) -> bool {
     let writes = event["verb"].as_str().is_some_and(|verb| ["create", "update", "patch", "delete"].contains(&verb));
-    writes && !is_dry_run(event) && !is_event(event) && event["objectRef"]["resource"] != "leases"
+    writes && !is_dry_run(event) && !is_of_events(event) && event["objectRef"]["resource"] != "leases"
 }
 
 fn seconds(duration: Duration) -> String {

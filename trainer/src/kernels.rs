@@ -33,7 +33,8 @@ const FUNCTIONS: [fn(&Tensor) -> Tensor; 20] = [
     Tensor::trunc,
 ];
 
-/// Calls each function once in this process, in the types that it has; who comes second waits for the first.
+/// Calls each function once in this process, in the types that it has; who comes second waits for the first. To be called
+/// before models compute side by side, and before one computes on several threads.
 pub(crate) fn choose() {
     static CHOSEN: Once = Once::new();
     CHOSEN.call_once(|| {

@@ -12,6 +12,7 @@ use crate::{
     adapter_files::{AdapterError, AdapterFiles, AdapterTask, starting_model},
     data::{DataError, Texts, TokeniseError, tokenise},
     events::Events,
+    kernels,
     models::{Base, GenerateError, LoadError, LoadOptions, Model, Precision, Tokens, load_tokenizer},
 };
 
@@ -66,6 +67,7 @@ impl Predictor {
     /// # Errors
     /// Where they cannot be read, or do not belong together.
     pub fn load(folder: &Path, options: PredictOptions<'_>) -> Result<Self, PredictError> {
+        kernels::choose();
         let adapter = AdapterFiles::read(folder)?;
         let named = options.base.or(adapter.base.as_deref());
         let path = named.ok_or_else(|| PredictError::NoBase(folder.to_owned()))?;

@@ -55,7 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # Runs: read, and deleted when their time after the end is over. Their status is the operator's.
 - apiGroups: [fedtune.io]
   resources: [federatedfinetunes]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [fedtune.io]
   resources: [federatedfinetunes/status]
   verbs: [update, patch]
@@ -69,7 +69,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # Created in dry runs only: Jobs make the pods.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create]
+  verbs: [list, watch, create]
 - apiGroups: [""]
   resources: [configmaps, persistentvolumeclaims]
   verbs: [get, list, watch, create]
