@@ -1,6 +1,8 @@
 //! What the cluster holds of our runs, kept up to date by watches that ask for our labels only.
 //! Must not write to the cluster, nor keep what nobody reads: users' Secrets are not watched, ours only by name.
 
+mod job;
+mod kept;
 mod pod;
 mod pods;
 
@@ -13,17 +15,17 @@ use futures::{
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        batch::v1::Job,
         core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
         networking::v1::NetworkPolicy,
     },
+    jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::ObjectRef,
         watcher::{self, Event, watcher},
     },
 };
@@ -31,13 +33,21 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::watch, task::JoinSet};
 
 pub use self::{
+    job::{JobEnd, JobView},
+    kept::{Kept, Place},
     pod::{ContainerView, End, Part, PodPhase, PodView, State},
     pods::PodIndex,
 };
-use crate::controller::build::{Run, labels};
+use crate::controller::{
+    apply::certificates,
+    build::{Run, labels},
+};
 
 /// Label with the name of the run.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// Objects that a list brings at once: of whole ones 500, as is usual, are megabytes for each kind.
+pub const PAGE: u32 = 100;
 
 /// A resource that may have been stored before today's types: one that cannot be read must not stop the others' watch.
 pub type StoredRun = DeserializeGuard<Run>;
@@ -67,18 +77,18 @@ impl Scope {
 /// The children of all runs.
 #[derive(Debug, Clone)]
 pub struct Caches {
-    /// Jobs, whole but for what servers note about writers.
-    pub jobs: Store<Job>,
-    /// Claims that the operator made.
-    pub claims: Store<PersistentVolumeClaim>,
-    /// That our Secrets exist, and their annotations; not what is in them.
-    pub secrets: Store<PartialObjectMeta<Secret>>,
+    /// Jobs.
+    pub jobs: Kept<JobView>,
+    /// That the claims which the operator made exist.
+    pub claims: Kept<()>,
+    /// That our Secrets exist, and when what is in one must be renewed.
+    pub secrets: Kept<Option<Timestamp>>,
     /// That our `ConfigMap`s exist.
-    pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    pub config_maps: Kept<()>,
     /// That our Services exist.
-    pub services: Store<PartialObjectMeta<Service>>,
+    pub services: Kept<()>,
     /// That our network policies exist.
-    pub network_policies: Store<PartialObjectMeta<NetworkPolicy>>,
+    pub network_policies: Kept<()>,
     /// Pods, by run.
     pub pods: PodIndex,
     /// Of each watch, whether it has brought its first list. Not the stores' own `wait_until_ready`: of several that wait
@@ -105,12 +115,12 @@ impl Caches {
         let touch = touched.clone();
         let mut watches = Watches { client, scope, touched, relisted, watching, listed: Vec::new() };
         let caches = Self {
-            jobs: watches.store(),
-            claims: watches.store(),
-            secrets: watches.store(),
-            config_maps: watches.store(),
-            services: watches.store(),
-            network_policies: watches.store(),
+            jobs: watches.kept(JobView::read),
+            claims: watches.existing::<PersistentVolumeClaim>(),
+            secrets: watches.kept(|secret: &PartialObjectMeta<Secret>| certificates::renew_at(secret)),
+            config_maps: watches.existing::<ConfigMap>(),
+            services: watches.existing::<Service>(),
+            network_policies: watches.existing::<NetworkPolicy>(),
             pods: watches.pods(),
             listed: watches.listed,
         };
@@ -137,15 +147,26 @@ struct Watches<'a> {
 }
 
 impl Watches<'_> {
-    /// A store of one kind.
-    fn store<K>(&mut self) -> Store<K>
+    /// Which children of kind `K` exist; of more than their metadata the API server is not asked.
+    fn existing<K>(&mut self) -> Kept<()>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
         K: Send + Sync + 'static,
     {
-        let (reader, mut writer) = reflector::store();
-        self.follow(move |event| writer.apply_watcher_event(event));
-        reader
+        self.kept(|_: &PartialObjectMeta<K>| ())
+    }
+
+    /// The children of kind `K`, each as `read` sees it.
+    fn kept<K, V>(&mut self, read: fn(&K) -> V) -> Kept<V>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K: Send + Sync + 'static,
+        V: Clone + Send + 'static,
+    {
+        let kept = Kept::default();
+        let taking = kept.clone();
+        self.follow(move |event| taking.take(event, read));
+        kept
     }
 
     /// The pods, by run.
@@ -184,9 +205,8 @@ fn follow<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let events = watcher(api, watcher::Config::default().labels(&ours()))
-        .modify(|object| object.managed_fields_mut().clear())
-        .default_backoff();
+    let config = watcher::Config::default().labels(&ours()).page_size(PAGE);
+    let events = watcher(api, config).default_backoff();
     async move {
         let mut events = events.boxed();
         let mut first_list = true;

@@ -16,7 +16,7 @@ use kube::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    caches::{Caches, Scope, StoredRun, Triggers},
+    caches::{Caches, PAGE, Scope, StoredRun, Triggers},
     controller::{
         Context, after_an_error,
         build::{Run, Settings},
@@ -191,7 +191,7 @@ fn resources(
     live: Live,
 ) -> (Store<StoredRun>, impl futures::Stream<Item = Result<StoredRun, watcher::Error>> + Send + 'static) {
     let (reader, writer) = reflector::store();
-    let events = watcher(scope.api::<StoredRun>(client), watcher::Config::default())
+    let events = watcher(scope.api::<StoredRun>(client), watcher::Config::default().page_size(PAGE))
         .modify(|run| run.meta_mut().managed_fields = None)
         .default_backoff();
     let forget = move |event: &Result<Event<StoredRun>, watcher::Error>| {

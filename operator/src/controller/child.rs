@@ -83,6 +83,20 @@ pub fn managed(run: &Run) -> impl Iterator<Item = &str> {
     groups::managed(run).map(|(_, group)| group.name.as_str())
 }
 
+/// Uids of the runs that an object with this metadata may be a child of: its owners', or where it has none its label's,
+/// as of what is kept when its run goes.
+pub fn runs_of(meta: &ObjectMeta) -> Vec<String> {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    if owners.is_empty() {
+        return run_label(meta).cloned().into_iter().collect();
+    }
+    owners.iter().map(|owner| owner.uid.clone()).collect()
+}
+
+fn run_label(meta: &ObjectMeta) -> Option<&String> {
+    meta.labels.as_ref()?.get(labels::RUN_UID)
+}
+
 /// Whose an object is, seen from a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
@@ -97,19 +111,16 @@ pub enum Owner {
 impl Owner {
     /// Whose the object with this metadata is.
     pub fn of(meta: &ObjectMeta, run: &Run) -> Self {
-        let owners = meta.owner_references.as_deref().unwrap_or_default();
-        let uid = run.metadata.uid.as_deref();
-        if owners.iter().any(|owner| Some(owner.uid.as_str()) == uid) {
+        if run.metadata.uid.as_ref().is_some_and(|uid| runs_of(meta).contains(uid)) {
             return Self::Us;
         }
+        let owners = meta.owner_references.as_deref().unwrap_or_default();
         let earlier = owners.iter().any(|owner| owner.kind == Run::kind(&()) && owner.name == run.name_any());
         if earlier {
             return Self::Earlier;
         }
-        match (owners.first(), meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN_UID))) {
+        match (owners.first(), run_label(meta)) {
             (Some(owner), _) => Self::Stranger(format!("belongs to {} {}", owner.kind, owner.name)),
-            // Kept when its run goes, so it has no owner; it is ours by its label alone.
-            (None, Some(run_uid)) if Some(run_uid.as_str()) == uid => Self::Us,
             (None, Some(_)) => Self::Stranger("was kept from an earlier run".to_owned()),
             (None, None) => Self::Stranger("was made by somebody else".to_owned()),
         }

@@ -10,10 +10,10 @@ use kube::ResourceExt;
 
 use super::{
     build::Run,
-    observe::{JobEnd, JobView, Observed},
+    observe::Observed,
     why::{self, Answers, Trouble},
 };
-use crate::caches::PodPhase;
+use crate::caches::{JobEnd, JobView, PodPhase};
 
 /// How long clients have to end by themselves once the server has succeeded.
 pub const LEFTOVERS: SignedDuration = SignedDuration::from_secs(60);

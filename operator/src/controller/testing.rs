@@ -10,11 +10,8 @@ use fedtune_crds::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::{
-    build::Run,
-    observe::{JobEnd, JobView, Observed},
-};
-use crate::caches::{ContainerView, End, Part, PodPhase, PodView, State};
+use super::{build::Run, observe::Observed};
+use crate::caches::{ContainerView, End, JobEnd, JobView, Part, PodPhase, PodView, State};
 
 pub(crate) const UID: &str = "0b1c2d3e-0000-4000-8000-000000000001";
 

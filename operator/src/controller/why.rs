@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use fedtune_crds::live::{FAILURES, LivePhase, LiveStatus, failure};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::observe::{JobView, Observed};
-use crate::caches::{ContainerView, End, Part, PodPhase, PodView, State};
+use super::observe::Observed;
+use crate::caches::{ContainerView, End, JobView, Part, PodPhase, PodView, State};
 
 /// How long a pod may be pending before its events are read.
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(10);

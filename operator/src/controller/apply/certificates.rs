@@ -234,9 +234,9 @@ fn is_missing(missing: &[Child], name: &str) -> bool {
     missing.iter().any(|child| child.kind == Kind::Secret && child.name == name)
 }
 
-/// When the first certificate of a run is to be renewed, by its Secrets' annotations.
-pub fn renew_at<'a>(annotations: impl Iterator<Item = &'a String>) -> Option<Timestamp> {
-    annotations.filter_map(|at| at.parse().ok()).min()
+/// When the certificate in a Secret is to be renewed, by the annotation.
+pub fn renew_at(secret: &impl ResourceExt) -> Option<Timestamp> {
+    secret.annotations().get(RENEW_AT)?.parse().ok()
 }
 
 /// What a load balancer gave a Service.
