@@ -2,7 +2,7 @@
 # Builds the images with buildah or docker and leaves each as an archive in .cache/images, or CACHE=DIR.
 # Must not push anything, nor start a container engine.
 #
-# Usage: images.sh IMAGE...    images: operator, trainer, trainer-cuda, pause
+# Usage: images.sh IMAGE...    images: operator, trainer, trainer-cuda, pause, and operator@TAG: the operator of a release
 # BASE=IMAGE      what the trainer's image stands on; where it cannot be pulled, a Debian is made by debootstrap
 # LIBTORCH=DIR    a libtorch 2.13 to build the trainer with, instead of the one that set-up brings
 # LIBTORCH_CUDA=DIR  the same for trainer-cuda: one that was built for CUDA
@@ -35,9 +35,10 @@ main() {
         case $image in
             pause) build_pause ;;
             operator) build_operator ;;
+            operator@*) build_operator_of "${image#operator@}" ;;
             trainer) build_trainer cpu ;;
             trainer-cuda) build_trainer cuda ;;
-            *) die "there is no image $image; there are operator, trainer, trainer-cuda and pause." ;;
+            *) die "there is no image $image; there are operator, operator@TAG, trainer, trainer-cuda and pause." ;;
         esac
     done
 }
@@ -50,6 +51,17 @@ build_pause() {
 build_operator() {
     fill_operator
     make_image operator operator "localhost/fedtune-operator:$(version)"
+}
+
+# build_operator_of TAG: as it was then, its source left in the cache: its chart goes with it
+build_operator_of() {
+    local source=$cache/releases/$1
+    git -C "$root" rev-parse --quiet --verify "$1^{commit}" >/dev/null ||
+        die "there is no tag $1 in this clone: git fetch --tags brings it."
+    rm -rf "$source" && mkdir -p "$source"
+    git -C "$root" archive "$1" | tar --extract --directory "$source"
+    fill_operator "$source"
+    make_image operator "operator-$1" "localhost/fedtune-operator:$1"
 }
 
 # build_trainer cpu|cuda

@@ -8,10 +8,11 @@ fill_pause() {
 }
 
 # Static with glibc: it resolves names by itself. A target of its own, so that build scripts stay as they are.
+# fill_operator [SOURCE]: from this source, or another
 fill_operator() {
-    local triple
+    local triple source=${1:-$root}
     triple=$(rustc -vV | sed -n 's/^host: //p')
-    (cd "$root" && RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' \
+    (cd "$source" && RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' \
         cargo build ${CI:+--locked} --profile "$profile" --package fedtune-operator --target "$triple" --target-dir "$target/static")
     cp "$target/static/$triple/$(folder_of_profile)/fedtune-operator" "$context/"
 }

@@ -39,7 +39,7 @@ mod volumes;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -172,21 +172,20 @@ impl Cluster {
 
     /// Gives the node every image that there is, as soon as containerd answers.
     async fn import_images(&self) {
-        let socket = self.folder.join("containerd.sock").display().to_string();
         let deadline = time::Instant::now() + LIMIT;
         let mut looks = time::interval(LOOK);
         for image in programs::images() {
-            let image = image.display().to_string();
-            let arguments =
-                ["--address", &socket, "--namespace", "k8s.io", "images", "import", &image].map(str::to_owned);
-            let import = Order::Run("ctr".into(), arguments.into());
-            loop {
-                let imported = self.keeper().try_order(&import);
-                let Err(why) = imported else { break };
-                assert!(time::Instant::now() < deadline, "{image} cannot be imported: {why}");
+            while let Err(why) = self.import_image(&image) {
+                assert!(time::Instant::now() < deadline, "{} cannot be imported: {why}", image.display());
                 looks.tick().await;
             }
         }
+    }
+
+    fn import_image(&self, image: &Path) -> Result<(), String> {
+        let (socket, image) = (self.folder.join("containerd.sock"), image.display().to_string());
+        let words = ["--address", &socket.display().to_string(), "--namespace", "k8s.io", "images", "import", &image];
+        self.keeper().try_order(&Order::Run("ctr".into(), words.map(str::to_owned).into()))
     }
 
     /// The API server's process: the one that was told this cluster's folder.
@@ -200,6 +199,11 @@ impl Cluster {
         let processes = fs::read_dir("/proc").expect("the kernel lists processes");
         let mut numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         numbers.find(is_it).expect("the API server runs")
+    }
+
+    /// The node's address, as this machine sees it.
+    pub fn address_of_node(&self) -> Option<String> {
+        self.number.map(Number::node)
     }
 
     /// This machine's address, as the node's pods see it.
@@ -232,7 +236,8 @@ impl Cluster {
         }
     }
 
-    async fn install_definition(&self) {
+    /// Makes the definition the one of the types, whatever it was.
+    pub async fn install_definition(&self) {
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client().await);
         let (definition, force) = (crd::definition(), PatchParams::apply("fedtune-tests").force());
         let name = definition.metadata.name.as_deref().expect("a definition has a name");

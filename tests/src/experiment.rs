@@ -3,14 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
-use fedtune_crds::{FederatedFineTune, report::RunReport, status::Phase};
+use fedtune_crds::{FederatedFineTune, FederatedFineTuneStatus, report::RunReport, status::Phase};
 use kube::{
     Api,
     runtime::wait::{Condition, await_condition},
@@ -39,7 +39,7 @@ pub struct Experiment {
 impl Experiment {
     /// `manifests/<manifest>.yaml` with patches of `tests/e2e/`, one after the other, as `kubectl patch` makes them.
     pub fn new(cluster: &Cluster, manifest: &str, patches: &[&str]) -> Self {
-        let file = root().join("manifests").join(manifest).with_extension("yaml");
+        let file = workspace().join("manifests").join(manifest).with_extension("yaml");
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let before = patched(cluster, &text, "volumes");
         let patch = |json: Value, name: &&str| keep_tongue(patched(cluster, &json.to_string(), name), &json, name);
@@ -66,14 +66,25 @@ impl Experiment {
         parent[field] = value;
     }
 
+    /// The list at this JSON pointer ends with `value`, too.
+    pub fn push(&mut self, pointer: &str, value: Value) {
+        let list = self.json.pointer_mut(pointer).and_then(Value::as_array_mut);
+        list.unwrap_or_else(|| panic!("there is no list {pointer}")).push(value);
+    }
+
+    /// Writes it to a file, as it is handed to those who are not of the cluster.
+    pub fn write(&self, file: &Path) {
+        fs::write(file, self.json.to_string()).expect("a temporary folder can be written");
+    }
+
     /// Runs it on this machine; the folder of its results.
     fn run_here(&self) -> TempDir {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let spec = folder.path().join("spec.yaml");
-        fs::write(&spec, self.json.to_string()).expect("a temporary folder can be written");
+        self.write(&spec);
         let mut command = Command::new(program());
         // Its relative paths are the workspace's.
-        command.arg("run").arg(&spec).arg("--out").arg(folder.path()).current_dir(root()).env_remove("RUST_LOG");
+        command.arg("run").arg(&spec).arg("--out").arg(folder.path()).current_dir(workspace()).env_remove("RUST_LOG");
         let _ended = Running::start(&mut command).wait_within(LIMIT).well();
         folder
     }
@@ -113,6 +124,19 @@ impl Experiment {
         let _applied = cluster.kubectl(&["apply", "-n", namespace, "-f", "-"], &self.json.to_string()).well();
     }
 
+    /// Changes it on the cluster by this merge patch.
+    pub fn patch(&self, cluster: &Cluster, namespace: &str, patch: &Value) {
+        let patch = patch.to_string();
+        let words = ["patch", "fft", &self.name, "--namespace", namespace, "--type=merge", "--patch", &patch];
+        let _patched = cluster.kubectl(&words, "").well();
+    }
+
+    /// How it stands on the cluster.
+    pub async fn now(&self, cluster: &Cluster, namespace: &str) -> FederatedFineTuneStatus {
+        let runs: Api<FederatedFineTune> = Api::namespaced(cluster.client().await, namespace);
+        runs.get(&self.name).await.expect("it was applied").status.unwrap_or_default()
+    }
+
     /// Applies it and waits for its end, and says how long it took.
     pub async fn run_on(&self, cluster: &Cluster, namespace: &str) -> FederatedFineTune {
         let began = Instant::now();
@@ -120,15 +144,12 @@ impl Experiment {
         self.wait(cluster, namespace, has_round(1)).await;
         let first = began.elapsed();
         let ended = self.wait(cluster, namespace, has_ended()).await;
-        // Where no test's output is caught.
-        let said = writeln!(
-            std::io::stderr(),
+        note(format_args!(
             "{}: first round after {:.1} s, ended after {:.1} s",
             self.name,
             first.as_secs_f64(),
             began.elapsed().as_secs_f64(),
-        );
-        said.expect("standard error can be written");
+        ));
         ended
     }
 
@@ -154,6 +175,11 @@ impl Experiment {
         };
         met.expect("a resource can be watched").expect("nobody deletes it")
     }
+}
+
+/// Says a figure that a test came by, where no test's output is caught.
+pub fn note(words: fmt::Arguments<'_>) {
+    writeln!(std::io::stderr(), "{words}").expect("standard error can be written");
 }
 
 /// Whether a run is over, one way or the other.
@@ -187,7 +213,7 @@ fn phase(run: Option<&FederatedFineTune>) -> Option<Phase> {
 }
 
 fn patched(cluster: &Cluster, text: &str, patch: &str) -> Value {
-    let file = root().join("tests/e2e").join(patch).with_extension("yaml").display().to_string();
+    let file = workspace().join("tests/e2e").join(patch).with_extension("yaml").display().to_string();
     let words = ["patch", "--local", "-f", "-", "--type", "merge", "--patch-file", &file, "-o", "json"];
     serde_json::from_str(&cluster.kubectl(&words, text).well().stdout).expect("kubectl writes JSON")
 }
@@ -231,7 +257,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Files) {
 
 /// The names of all manifests, sorted.
 pub fn manifests() -> Vec<String> {
-    let folder = root().join("manifests");
+    let folder = workspace().join("manifests");
     let entries = folder.read_dir().expect("there are manifests");
     let mut names: Vec<String> = entries
         .map(|entry| entry.expect("a folder can be listed").path())
@@ -242,6 +268,7 @@ pub fn manifests() -> Vec<String> {
     names
 }
 
-fn root() -> PathBuf {
+/// The folder that relative paths of manifests begin at.
+pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace holds the crate").to_owned()
 }

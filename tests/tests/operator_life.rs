@@ -170,3 +170,36 @@ async fn an_operator_that_starts_anew_looks_at_every_run_that_is_there() {
         bench.until_of(name, "suspended", |run: &FederatedFineTune| of(run).phase == Some(Phase::Suspended)).await;
     }
 }
+
+/// The shape that Kueue takes a run in: the queue's name on the resource alone, Jobs that are made suspended, and one who
+/// lifts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_a_queue_holds_back_is_let_go_by_its_resource_alone() {
+    let bench = Operated::with_operator().await;
+    let queued = "name: mail, labels: {kueue.x-k8s.io/queue-name: gpus}";
+    bench.apply(&RUN.replace("name: mail", queued).replace("spec:", "spec:\n  suspend: true"));
+    let is_suspended = |job: &Job| job.spec.as_ref().unwrap().suspend == Some(true);
+    let jobs = ["mail-server", "mail-clients-silo"];
+    for name in jobs {
+        let job = bench.until_of::<Job>(name, "there", |_| true).await;
+        assert!(is_suspended(&job), "{name} has pods before it is let go");
+        let mut labels = job.labels().keys().chain(
+            job.spec
+                .as_ref()
+                .unwrap()
+                .template
+                .metadata
+                .iter()
+                .flat_map(|pod| pod.labels.iter().flat_map(|labels| labels.keys())),
+        );
+        assert!(labels.all(|label| !label.contains("kueue")), "{name} would be queued apart: {job:?}");
+    }
+    bench.until_phase(Phase::Suspended).await;
+    bench.kubectl(&["patch", "job", "mail-server", "--type=merge", "-p", "{\"spec\": {\"suspend\": false}}"], "");
+    let held_back_again = |job: &Job| is_suspended(job) && job.metadata.generation >= Some(3);
+    bench.until_of::<Job>("mail-server", "held back again", held_back_again).await;
+    bench.kubectl(&["patch", "fft", "mail", "--type=merge", "-p", "{\"spec\": {\"suspend\": false}}"], "");
+    for name in jobs {
+        bench.until_of::<Job>(name, "let go", |job| !is_suspended(job)).await;
+    }
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{Cluster, access::new_name, programs};
+use crate::program::Ended;
 
 /// Where the operator is installed; no pod of it may do what the `restricted` level forbids.
 pub(super) const NAMESPACE: &str = "fedtune-system";
@@ -13,27 +14,52 @@ pub(super) const NAMESPACE: &str = "fedtune-system";
 pub(super) const ACCOUNT: &str = "fedtune-operator";
 /// The images as `make images` names them.
 const IMAGES: [&str; 2] = ["image.repository=localhost/fedtune-operator", "trainer.image.repository=localhost/fedtune"];
+/// What was set before, and today's chart for all that was not.
+const KEEP_VALUES: &str = "--reset-then-reuse-values";
 
 impl Cluster {
     /// Installs the operator with these values of the chart, and waits until it is ready.
     pub async fn install_operator(&self, values: &[&str]) {
-        let chart = programs::root().join("charts/fedtune").display().to_string();
         self.make_restricted_namespace(NAMESPACE).await;
-        let sets = IMAGES.iter().chain(values).flat_map(|value| ["--set", value]);
-        let install = ["install", "fedtune", &chart, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"];
-        let words: Vec<&str> = install.into_iter().chain(sets).collect();
-        let installed = self.helm(&words);
+        self.install_operator_again(values);
+    }
+
+    /// Installs the operator where one was, and waits until it is ready.
+    pub fn install_operator_again(&self, values: &[&str]) {
+        let values: Vec<&str> = IMAGES.iter().chain(values).copied().collect();
+        let installed = self.helm_with("install", &chart(), &[], &values);
         let pods = || self.kubectl(&["describe", "pods", "--namespace", NAMESPACE], "").stdout;
         assert_eq!(installed.code, Some(0), "{installed:#?}\n{}", pods());
     }
 
+    /// Takes the operator away; definition and runs stay.
+    pub fn uninstall_operator(&self) {
+        let _gone = self.helm(&["uninstall", "fedtune", "--namespace", NAMESPACE, "--wait", "--timeout", "3m"]).well();
+    }
+
     /// Gives the chart other values, and waits until operators have them.
     pub fn upgrade_operator(&self, values: &[&str]) {
-        let chart = programs::root().join("charts/fedtune").display().to_string();
-        let upgrade =
-            ["upgrade", "fedtune", &chart, "--namespace", NAMESPACE, "--reuse-values", "--wait", "--timeout", "3m"];
-        let words: Vec<&str> = upgrade.into_iter().chain(values.iter().flat_map(|value| ["--set", value])).collect();
-        let _upgraded = self.helm(&words).well();
+        let _upgraded = self.helm_with("upgrade", &chart(), &[KEEP_VALUES], values).well();
+    }
+
+    /// Makes the operator the one of this release, which `make e2e` has built, by that release's own chart.
+    pub fn change_operator_to(&self, release: &str) {
+        let (image, source) = programs::release(release);
+        self.import_image(&image).expect("the image was built");
+        let chart = source.join("charts/fedtune").display().to_string();
+        let tag = format!("image.tag={release}");
+        let _changed = self.helm_with("upgrade", &chart, &[KEEP_VALUES], &[&tag]).well();
+    }
+
+    /// Makes the operator today's again.
+    pub fn change_operator_back(&self) {
+        self.upgrade_operator(&["image.tag="]);
+    }
+
+    fn helm_with(&self, verb: &str, chart: &str, flags: &[&str], values: &[&str]) -> Ended {
+        let words = [verb, "fedtune", chart, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"];
+        let sets = values.iter().flat_map(|value| ["--set", value]);
+        self.helm(&words.into_iter().chain(flags.iter().copied()).chain(sets).collect::<Vec<_>>())
     }
 
     /// Kills all operators as a lost node does; others take their place.
@@ -68,6 +94,10 @@ impl Cluster {
         }
         self.claim_empty(namespace, "results").await
     }
+}
+
+fn chart() -> String {
+    programs::root().join("charts/fedtune").display().to_string()
 }
 
 /// Whether the audit log has this request as the operator's.

@@ -38,6 +38,14 @@ pub(super) fn images() -> [PathBuf; 3] {
     })
 }
 
+/// The operator's image of a release, and that release's source, both from `scripts/images.sh operator@<release>`.
+pub(super) fn release(release: &str) -> (PathBuf, PathBuf) {
+    let (image, source) = (format!(".cache/images/operator-{release}.tar"), format!(".cache/releases/{release}"));
+    let (image, source) = (root().join(image), root().join(source));
+    assert!(image.is_file(), "there is no {}; run scripts/images.sh operator@{release}", image.display());
+    (image, source)
+}
+
 /// The workspace's folder.
 pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace holds the crate")

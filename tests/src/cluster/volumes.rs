@@ -62,6 +62,13 @@ impl Cluster {
         self.claim(namespace, claim, &path, size).await;
     }
 
+    /// Lets a claim of [`Cluster::claim_limited`] hold more, as in `10Mi`.
+    pub fn grow_claim(&self, namespace: &str, claim: &str, size: &str) {
+        let path = self.volume_folder(namespace, claim);
+        let options = format!("remount,size={}", size.trim_end_matches('i'));
+        self.keeper().run("mount", &["--options", &options, path.to_str().expect("paths of tests are plain")]);
+    }
+
     /// An empty claim in `namespace`, and the folder behind it on this machine.
     pub async fn claim_empty(&self, namespace: &str, claim: &str) -> std::path::PathBuf {
         let path = self.volume_folder(namespace, claim);

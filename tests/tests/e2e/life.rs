@@ -64,11 +64,7 @@ async fn a_run_that_was_suspended_goes_on_to_the_bits_of_a_local_run() {
     let (experiment, namespace, results) = experiment(cluster).await;
     experiment.apply(cluster, &namespace);
     experiment.wait(cluster, &namespace, has_round(2)).await;
-    let suspend = |suspend: bool| {
-        let patch = json!({"spec": {"suspend": suspend}}).to_string();
-        let words = ["patch", "fft", experiment.name(), "--namespace", &namespace, "--type=merge", "--patch", &patch];
-        let _patched = cluster.kubectl(&words, "").well();
-    };
+    let suspend = |suspend: bool| experiment.patch(cluster, &namespace, &json!({"spec": {"suspend": suspend}}));
     suspend(true);
     let resource = format!("fft/{}", experiment.name());
     let suspended = "--for=condition=Suspended";
@@ -91,6 +87,17 @@ async fn a_restart_of_the_api_server_changes_no_bit_of_the_adapter() {
     experiment.wait(cluster, &namespace, has_round(2)).await;
     cluster.restart_api_server().await;
     experiment.succeeds(cluster, &namespace).await;
+    experiment.assert_bits_of_a_local_run(&results);
+}
+
+#[tokio::test]
+#[ignore = "it takes root and images: make e2e runs it"]
+async fn a_slow_etcd_changes_no_bit_of_the_adapter() {
+    let cluster = Cluster::with_operator().await;
+    let (experiment, namespace, results) = experiment(cluster).await;
+    experiment.apply(cluster, &namespace);
+    experiment.wait(cluster, &namespace, has_round(1)).await;
+    cluster.slow_etcd(experiment.succeeds(cluster, &namespace)).await;
     experiment.assert_bits_of_a_local_run(&results);
 }
 

@@ -2,9 +2,12 @@
 //! this one's is last.
 //! Must not be run alone: then nothing has been used yet.
 
-use std::{collections::BTreeSet, io::Write};
+use std::collections::BTreeSet;
 
-use fedtune_tests::cluster::{Cluster, rights::Right};
+use fedtune_tests::{
+    cluster::{Cluster, rights::Right},
+    experiment::note,
+};
 
 /// Granted though no request ever uses it.
 const NEVER_SEEN: [(&str, &str, &str); 1] = [(
@@ -26,11 +29,8 @@ async fn the_operator_has_no_right_that_it_does_not_use() {
     assert!(idle.is_empty(), "granted and never used: {idle:#?}");
 }
 
-/// The table, where no test's output is caught.
 fn say(granted: &BTreeSet<Right>, used: &BTreeSet<Right>) {
-    let mut stderr = std::io::stderr().lock();
     for right in granted {
-        let word = if used.contains(right) { "used  " } else { "unused" };
-        writeln!(stderr, "{word} {right}").expect("standard error can be written");
+        note(format_args!("{} {right}", if used.contains(right) { "used  " } else { "unused" }));
     }
 }
