@@ -102,10 +102,13 @@ cluster-down: ## End it
 	$(TIMED) cargo build $(LOCKED) --workspace --bin fedtune-cluster
 	@$(CLUSTER) down $(CLUSTER_NOTE)
 
+# What upgrades begin at.
+FIRST_RELEASE := v0.1.0
 E2E = cargo test $(LOCKED) --workspace --test cluster_node --test e2e -- --ignored --nocapture --test-threads 1
 
 .PHONY: e2e
 e2e: node images ## Run what needs nodes: pods on a real cluster (ONLY=each_framework: one run of each); takes root
+	$(TIMED) scripts/images.sh operator@$(FIRST_RELEASE)
 	$(TIMED) env FEDTUNE_PROGRAM=$(abspath $(TARGET))/release/fedtune $(E2E) $(ONLY)
 
 # Unoptimised, which `make test` builds anyway.

@@ -2,7 +2,7 @@
 # Builds the images with buildah or docker and leaves each as an archive in .cache/images, or CACHE=DIR.
 # Must not push anything, nor start a container engine.
 #
-# Usage: images.sh IMAGE...    images: operator, trainer, trainer-cuda, pause, and operator@TAG: the operator of a release
+# Usage: images.sh IMAGE...    images: operator, trainer, trainer-cuda, pause, and operator@RELEASE: as in operator@v0.1.0
 # BASE=IMAGE      what the trainer's image stands on; where it cannot be pulled, a Debian is made by debootstrap
 # LIBTORCH=DIR    a libtorch 2.13 to build the trainer with, instead of the one that set-up brings
 # LIBTORCH_CUDA=DIR  the same for trainer-cuda: one that was built for CUDA
@@ -38,7 +38,7 @@ main() {
             operator@*) build_operator_of "${image#operator@}" ;;
             trainer) build_trainer cpu ;;
             trainer-cuda) build_trainer cuda ;;
-            *) die "there is no image $image; there are operator, operator@TAG, trainer, trainer-cuda and pause." ;;
+            *) die "there is no image $image; there are operator, operator@RELEASE, trainer, trainer-cuda and pause." ;;
         esac
     done
 }
@@ -53,15 +53,21 @@ build_operator() {
     make_image operator operator "localhost/fedtune-operator:$(version)"
 }
 
-# build_operator_of TAG: as it was then, its source left in the cache: its chart goes with it
+# build_operator_of RELEASE: as it was then, its source left in the cache: its chart goes with it
 build_operator_of() {
-    local source=$cache/releases/$1
-    git -C "$root" rev-parse --quiet --verify "$1^{commit}" >/dev/null ||
-        die "there is no tag $1 in this clone: git fetch --tags brings it."
+    local source=$cache/releases/$1 commit
+    commit=$(commit_of_release "$1")
+    [[ $commit ]] || die "there is neither a tag $1 nor its commit in this clone: git fetch --tags --unshallow brings them."
     rm -rf "$source" && mkdir -p "$source"
-    git -C "$root" archive "$1" | tar --extract --directory "$source"
+    git -C "$root" archive "$commit" | tar --extract --directory "$source"
     fill_operator "$source"
     make_image operator "operator-$1" "localhost/fedtune-operator:$1"
+}
+
+# By its tag, else by the subject of its commit: a clone may have come without tags.
+commit_of_release() {
+    git -C "$root" rev-parse --quiet --verify "$1^{commit}" ||
+        git -C "$root" log --max-count=1 --format=%H --grep="^Release $1\$"
 }
 
 # build_trainer cpu|cuda

@@ -122,8 +122,8 @@ async fn a_resource_that_the_operator_cannot_read_says_so_and_holds_up_no_other(
     let cluster = Cluster::with_operator().await;
     let (namespace, _) = cluster.experiment("children").await;
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
-    let loosen = json!([{"op": "replace", "path": spec, "value": anything}]).to_string();
+    let schema = "/spec/versions/0/schema/openAPIV3Schema";
+    let loosen = json!([{"op": "replace", "path": schema, "value": anything}]).to_string();
     let words = ["patch", "crd", "federatedfinetunes.fedtune.io", "--type=json", "--patch", &loosen];
     let _loosened = cluster.kubectl(&words, "").well();
     let unreadable = json!({

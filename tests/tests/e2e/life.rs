@@ -166,7 +166,7 @@ async fn a_groups_image_that_comes_late_is_waited_for() {
     experiment.set("/spec/clients/groups/0/template/spec/containers/0/image", json!("localhost/fedtune:late"));
     experiment.apply(cluster, &namespace);
     experiment.wait(cluster, &namespace, says(&["cannot be pulled", "localhost/fedtune:late"])).await;
-    cluster.tag_image("localhost/fedtune:0.1.0", "localhost/fedtune:late");
+    cluster.tag_image(concat!("localhost/fedtune:", env!("CARGO_PKG_VERSION")), "localhost/fedtune:late");
     experiment.succeeds(cluster, &namespace).await;
 }
 

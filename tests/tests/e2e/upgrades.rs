@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use fedtune_crds::status::Phase;
 use fedtune_tests::{
     cluster::Cluster,
     experiment::{Experiment, has_round, note},
@@ -38,14 +39,15 @@ async fn an_upgrade_from_the_first_release_leaves_no_trace_in_a_run_under_way() 
     let (namespace, results) = cluster.experiment("upgrades").await;
     cluster.change_operator_to(FIRST);
     let mut experiment = Experiment::new(cluster, "fedllm", &["shrink"]);
-    experiment.set("/spec/training/rounds", json!(20));
+    experiment.set("/spec/training/rounds", json!(60));
     experiment.apply(cluster, &namespace);
     experiment.wait(cluster, &namespace, has_round(1)).await;
     let before = trace(cluster, &namespace).await;
     cluster.change_operator_back();
-    let upgraded_at = experiment.now(cluster, &namespace).await.round;
+    let at_upgrade = experiment.now(cluster, &namespace).await;
+    assert_eq!(at_upgrade.phase, Some(Phase::Running), "{:?}", at_upgrade.message);
     assert_eq!(trace(cluster, &namespace).await, before, "the upgrade touched what runs");
-    experiment.wait(cluster, &namespace, has_round(upgraded_at.unwrap_or(0) + 1)).await;
+    experiment.wait(cluster, &namespace, has_round(at_upgrade.round.unwrap_or(0) + 1)).await;
     experiment.succeeds(cluster, &namespace).await;
     experiment.assert_bits_of_a_local_run(&results);
 }
@@ -56,20 +58,20 @@ async fn a_run_goes_on_without_an_operator_and_the_next_one_sees_it_to_its_end()
     let cluster = Cluster::with_operator().await;
     let (namespace, results) = cluster.experiment("upgrades").await;
     let mut experiment = Experiment::new(cluster, "fedllm", &["shrink"]);
-    experiment.set("/spec/training/rounds", json!(12));
+    experiment.set("/spec/training/rounds", json!(30));
     experiment.apply(cluster, &namespace);
     experiment.wait(cluster, &namespace, has_round(1)).await;
     let before = trace(cluster, &namespace).await;
     cluster.uninstall_operator();
     assert_eq!(trace(cluster, &namespace).await, before, "the run went with its operator");
+    let left_at = experiment.now(cluster, &namespace).await;
+    assert_eq!(left_at.phase, Some(Phase::Running), "{:?}", left_at.message);
     let server = format!("job/{}-server", experiment.name());
     let complete = ["wait", &server, "--namespace", &namespace, "--for=condition=Complete", "--timeout=300s"];
     let _complete = cluster.kubectl(&complete, "").well();
     let began = Instant::now();
     cluster.install_operator_again(&["trainer.lingerSeconds=0"]);
     let installed = began.elapsed();
-    experiment.succeeds(cluster, &namespace).await;
-    experiment.assert_bits_of_a_local_run(&results);
     let mut first = Experiment::new(cluster, "fedllm", &["shrink"]);
     first.rename("first-after-install");
     first.apply(cluster, &namespace);
@@ -79,4 +81,6 @@ async fn a_run_goes_on_without_an_operator_and_the_next_one_sees_it_to_its_end()
         installed.as_secs_f64(),
         began.elapsed().as_secs_f64()
     ));
+    experiment.succeeds(cluster, &namespace).await;
+    experiment.assert_bits_of_a_local_run(&results);
 }
