@@ -166,9 +166,10 @@ bench-peers: setup ## The same beside PyTorch, PEFT and Flower, in turn (5.3 GB 
 RUNS ?= 1000
 IDLE ?= 600
 .PHONY: bench-operator
-bench-operator: control-plane ## Measure the operator against a real API server: RUNS=1000 at once, take-over, IDLE=600 seconds of suspended runs
+bench-operator: control-plane ## Measure the operator against a real API server: RUNS=1000 at once, take-over, IDLE=600 seconds of suspended runs; PODS=yes: with pretended pods
+	$(if $(PODS),$(TIMED) scripts/cluster.sh pretended)
 	$(TIMED) cargo build $(LOCKED) --release --workspace --bin fedtune-operator --bin fedtune-bench-operator --bin fedtune-cluster
-	$(TIMED) $(TARGET)/release/fedtune-bench-operator --runs $(RUNS) --idle-seconds $(IDLE)
+	$(TIMED) $(TARGET)/release/fedtune-bench-operator --runs $(RUNS) --idle-seconds $(IDLE) $(if $(PODS),--pods)
 
 .PHONY: bench-smoke
 bench-smoke: setup

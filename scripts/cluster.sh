@@ -2,7 +2,7 @@
 # Builds the programs of a Kubernetes cluster from their pinned Go modules into .cache/k8s/bin, or CACHE=DIR.
 # Must not install or start anything; what is complete already is left alone, also where there is no Go.
 #
-# Usage: cluster.sh PART...    parts: control-plane, node, helm, kstatus
+# Usage: cluster.sh PART...    parts: control-plane, node, helm, kstatus, pretended
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)

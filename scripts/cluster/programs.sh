@@ -2,21 +2,22 @@
 # Which programs a part of a cluster is made of, and where each comes from.
 # Must not build anything.
 
-# The API server is enough to test what only talks to it; a node runs pods.
+# The API server is enough to test what only talks to it; a node runs pods, a pretended one says that it does.
 programs_of() {
     case $1 in
         control-plane) echo etcd kube-apiserver kubectl ;;
         node) echo kube-controller-manager kube-scheduler kube-proxy kubelet coredns ;;
         helm) echo helm ;;
         kstatus) echo kstatus ;;
-        *) die "there is no part $1; the parts are control-plane, node, helm and kstatus." ;;
+        pretended) echo kube-controller-manager kwok ;;
+        *) die "there is no part $1; the parts are control-plane, node, helm, kstatus and pretended." ;;
     esac
 }
 
 # The folder below scripts/cluster whose go.mod and go.sum pin a program.
 module_of() {
     case $1 in
-        coredns | helm | kstatus) echo "$1" ;;
+        coredns | helm | kstatus | kwok) echo "$1" ;;
         *) echo kubernetes ;;
     esac
 }
@@ -27,6 +28,7 @@ package_of() {
         coredns) echo github.com/coredns/coredns ;;
         helm) echo helm.sh/helm/v4/cmd/helm ;;
         kstatus) echo . ;;
+        kwok) echo sigs.k8s.io/kwok/cmd/kwok ;;
         *) echo "k8s.io/kubernetes/cmd/$1" ;;
     esac
 }

@@ -16,6 +16,7 @@
 //! | `operated.rs` | an operator in the test itself, at a control plane whose kubelet the test plays |
 //! | `orders.rs` | what is said between the two |
 //! | `pki.rs` | certificates |
+//! | `pretended.rs` | a node whose pods do nothing |
 //! | `programs.rs` | where the programs lie |
 //! | `rights.rs` | what the operator may do, and what it has done |
 //! | `volumes.rs` | volumes and claims |
@@ -33,6 +34,7 @@ pub mod operated;
 mod operator;
 mod orders;
 mod pki;
+pub mod pretended;
 mod programs;
 pub mod rights;
 mod volumes;
@@ -82,11 +84,27 @@ pub struct Cluster {
 impl Cluster {
     /// etcd and the API server, which takes no root: what a controller talks to, without nodes for pods.
     pub async fn control_plane() -> Self {
+        Self::without_node(|_, _, _| ()).await
+    }
+
+    /// The same with controllers of Jobs and a pretended node, on which pods run that do nothing.
+    pub async fn pretended() -> Self {
+        let cluster = Self::without_node(pretended::write_files).await;
+        for part in pretended::parts(&cluster.folder) {
+            cluster.keeper().start_part(part);
+        }
+        cluster.make_pretended_node().await;
+        cluster
+    }
+
+    async fn without_node(write_more: impl Fn(&Path, &str, &Pki)) -> Self {
         let folder = folder::new();
         let cluster = Self { keeper: Mutex::new(Keeper::start(&folder)), folder, number: None };
         let (address, port) = split(&quiet_address());
         let plane = ControlPlane { etcd: quiet_address(), peers: quiet_address(), address, port, has_nodes: false };
-        plane.write_files(&cluster.folder, &Pki::new(cluster.folder.join("pki")));
+        let pki = Pki::new(cluster.folder.join("pki"));
+        plane.write_files(&cluster.folder, &pki);
+        write_more(&cluster.folder, &plane.url(), &pki);
         cluster.start_control_plane(&plane).await;
         cluster
     }

@@ -21,6 +21,14 @@ pub struct Panel {
     pub title: String,
     /// Its questions, each after its legend.
     pub queries: Vec<(String, String)>,
+    /// How Grafana draws it, as in `timeseries`.
+    pub kind: String,
+    /// What it says of itself.
+    pub description: String,
+    /// What it says where it has nothing to show.
+    pub no_data: String,
+    /// Unit of each question's answers, as in `decbytes`.
+    pub units: Vec<String>,
 }
 
 /// Where they lie.
@@ -36,11 +44,23 @@ pub fn panels(dashboard: &str, variables: &[(&str, &str)]) -> Vec<Panel> {
     let list = |value: &Value| value.as_array().expect("a dashboard has panels, and they have targets").clone();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let query = |target: &Value| (text(&target["legendFormat"]), with_variables(&text(&target["expr"]), variables));
-    let panel = |panel: &Value| Panel {
-        title: text(&panel["title"]),
-        queries: list(&panel["targets"]).iter().map(query).collect(),
+    let panel = |panel: &Value| {
+        let queries: Vec<_> = list(&panel["targets"]).iter().map(query).collect();
+        let units = queries.iter().map(|(legend, _)| unit(&panel["fieldConfig"], legend)).collect();
+        let (title, kind, description) = (text(&panel["title"]), text(&panel["type"]), text(&panel["description"]));
+        let no_data = text(&panel["fieldConfig"]["defaults"]["noValue"]);
+        Panel { title, queries, kind, description, no_data, units }
     };
     list(&dashboard["panels"]).iter().map(panel).collect()
+}
+
+/// The unit of the answers with this legend: a column may have one of its own.
+fn unit(config: &Value, legend: &str) -> String {
+    let overrides = config["overrides"].as_array().into_iter().flatten();
+    let mut own = overrides.filter(|own| own["matcher"]["options"] == legend);
+    let properties = own.next().and_then(|own| own["properties"].as_array()).into_iter().flatten();
+    let own = properties.into_iter().find(|property| property["id"] == "unit").map(|property| &property["value"]);
+    own.unwrap_or(&config["defaults"]["unit"]).as_str().unwrap_or_default().to_owned()
 }
 
 /// A question as Grafana would send it.

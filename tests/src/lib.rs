@@ -14,6 +14,7 @@
 //! | `load.rs` | many runs at once |
 //! | `mounts.rs` | disks that turn read-only |
 //! | `prometheus.rs` | a real Prometheus |
+//! | `pictures.rs` | dashboards as a page to look at |
 //! | `program.rs` | the program: built, started, waited for |
 //! | `scraped.rs` | processes of a run with telemetry |
 //! | `siege.rs` | server and clients that are killed and started again |
@@ -29,6 +30,7 @@ pub mod files;
 pub mod http;
 pub mod load;
 pub mod mounts;
+pub mod pictures;
 mod program;
 pub mod prometheus;
 pub mod scraped;

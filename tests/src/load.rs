@@ -1,5 +1,5 @@
 //! Many runs at once: the operator as a process of its own, and the figures that the kernel and the audit log have of it.
-//! Must not play a kubelet: there are no pods, so a run stands at its children.
+//! Must not play a kubelet: pods, where there are any, are kwok's, and a run stands where nobody answers for its server.
 
 use std::{
     fmt, fs,
@@ -13,7 +13,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         batch::v1::Job,
-        core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
         networking::v1::NetworkPolicy,
     },
 };
@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, pretended::PRETENDER},
     program::{Running, operator},
 };
 
@@ -39,6 +39,8 @@ const AT_ONCE: usize = 16;
 const LOOK: Duration = Duration::from_millis(500);
 /// What any one phase may take.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// A server and four clients.
+const PODS_OF_A_RUN: u32 = 5;
 /// The kernel counts a process' time in hundredths of a second.
 const TICKS: f64 = 100.0;
 
@@ -66,6 +68,7 @@ pub struct Load {
     namespace: String,
     client: Client,
     cluster: Cluster,
+    pods: bool,
     names: Vec<String>,
 }
 
@@ -76,14 +79,14 @@ impl fmt::Debug for Load {
 }
 
 impl Load {
-    /// Starts both.
-    pub async fn start() -> Self {
-        let cluster = Cluster::control_plane().await;
+    /// Starts both, where `pods` says so with a pretended node for pods.
+    pub async fn start(pods: bool) -> Self {
+        let cluster = if pods { Cluster::pretended().await } else { Cluster::control_plane().await };
         let namespace = cluster.namespace("load").await;
         let client = client(&cluster).await;
         let mut operator = start_operator(&cluster, &namespace, "first");
         operator.wait_for(&["leads", "first"]);
-        Self { operator, namespace, client, cluster, names: Vec::new() }
+        Self { operator, namespace, client, cluster, pods, names: Vec::new() }
     }
 
     /// Applies so many runs at once, and waits until each has all of its children.
@@ -96,14 +99,19 @@ impl Load {
         let wanted = per_run * (u64::from(runs) + 1);
         self.until(async || self.children().await >= wanted).await;
         let took = began.elapsed();
-        self.until(async || self.in_phase(Phase::Starting).await > runs as usize).await;
+        self.until(async || self.in_phase(Phase::Starting).await + self.in_phase(Phase::Running).await > runs as usize)
+            .await;
+        let pods_of_all = if self.pods { self.pods_of_all(runs, began).await } else { Vec::new() };
         let (operator, server) = self.cpu().since(before);
         let requests = self.requests().split_off(asked);
         let count =
             |kind: fn(&Value) -> bool| requests.iter().filter(|event| kind(event)).count() as f64 / f64::from(runs);
-        vec![
+        let mut rows = vec![
             row("until all runs are stored", seconds(applied), ""),
             row(format!("until all {wanted} children exist"), seconds(took), ""),
+        ];
+        rows.extend(pods_of_all);
+        rows.extend([
             row("writes a run", format!("{:.2} for {per_run} children", count(is_write)), "children + 3"),
             row("dry-runs a run", format!("{:.2}", count(is_dry_run)), ""),
             row("Events written a run", format!("{:.2}", count(is_event)), ""),
@@ -114,6 +122,19 @@ impl Load {
                 "under 0.33",
             ),
             row("operator's memory, at most", self.peak_memory(), "under 64 MiB"),
+        ]);
+        rows
+    }
+
+    /// Waits for the pods of all runs, and for every run to have been seen to run.
+    async fn pods_of_all(&self, runs: u32, began: Instant) -> Vec<Row> {
+        let wanted = u64::from(PODS_OF_A_RUN * (runs + 1));
+        self.until(async || self.count::<Pod>().await >= wanted).await;
+        let there = began.elapsed();
+        self.until(async || self.in_phase(Phase::Running).await > runs as usize).await;
+        vec![
+            row(format!("until all {wanted} pods exist"), seconds(there), ""),
+            row("until all runs are said to run", seconds(began.elapsed()), ""),
         ]
     }
 
@@ -161,7 +182,8 @@ impl Load {
     async fn children_of_one(&self) -> u64 {
         let name = "alone".to_owned();
         self.create_all(&[name]).await;
-        self.until(async || self.in_phase(Phase::Starting).await == 1 && self.children().await > 0).await;
+        let has_begun = async || self.in_phase(Phase::Starting).await + self.in_phase(Phase::Running).await == 1;
+        self.until(async || has_begun().await && self.children().await > 0).await;
         // `Starting` is written before the first child; the last is a Job of the clients.
         self.until(async || self.count::<Job>().await == 2).await;
         self.children().await
@@ -172,7 +194,7 @@ impl Load {
         let create = names.iter().map(|name| {
             let runs = runs.clone();
             async move {
-                let run = serde_json::from_value(run(name)).expect("it is a run");
+                let run = serde_json::from_value(run(name, self.pods)).expect("it is a run");
                 runs.create(&PostParams::default(), &run).await.expect("a run may be made")
             }
         });
@@ -219,6 +241,7 @@ impl Load {
             event["stage"] == "ResponseComplete"
                 && event["objectRef"]["namespace"] == *self.namespace
                 && event["userAgent"] != AGENT
+                && event["user"]["username"] != PRETENDER
                 && event["verb"] != "watch"
         });
         events
@@ -284,8 +307,8 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-fn run(name: &str) -> Value {
-    json!({
+fn run(name: &str, pods: bool) -> Value {
+    let mut run = json!({
         "apiVersion": "fedtune.io/v1alpha1",
         "kind": "FederatedFineTune",
         "metadata": {"name": name},
@@ -296,7 +319,14 @@ fn run(name: &str) -> Value {
             "training": {"rounds": 10},
             "clients": {"groups": [{"name": "silo", "replicas": 4}]},
         },
-    })
+    });
+    if pods {
+        // Nobody schedules them, or makes volumes.
+        let on_it = json!({"spec": {"nodeName": PRETENDER}});
+        run["spec"]["server"] = json!({"template": on_it});
+        run["spec"]["clients"]["groups"][0]["template"] = on_it;
+    }
+    run
 }
 
 async fn client(cluster: &Cluster) -> Client {

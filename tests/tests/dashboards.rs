@@ -88,7 +88,7 @@ fn each_panel_has_a_unit_a_description_and_words_for_no_data() {
 #[test]
 fn the_run_dashboard_shows_what_the_pods_say() {
     let Some(Scraped { prometheus, report, .. }) = &a_run_and_its_prometheus("fedLLM: {}") else { return };
-    for Panel { title, queries } in panels("fedtune-run", &VARIABLES) {
+    for Panel { title, queries, .. } in panels("fedtune-run", &VARIABLES) {
         for (legend, query) in queries {
             let shown = prometheus.query(&query);
             let may_be_empty = MAY_BE_EMPTY.contains(&title.as_str());
@@ -116,7 +116,7 @@ fn compare_shows_the_figures_of_results_json_to_the_last_digit_and_operator_is_a
     let Some(run) = a_run_and_its_prometheus("fedLLM: {}") else { return };
     let prometheus = Prometheus::start(&[serve(metrics_of_the_operator(&run))]).unwrap();
     prometheus.until("fedtune_run_loss", |found| !found.is_empty());
-    for Panel { title, queries } in panels("fedtune-compare", &VARIABLES) {
+    for Panel { title, queries, .. } in panels("fedtune-compare", &VARIABLES) {
         for (legend, query) in queries {
             let shown = prometheus.query(&query);
             match compared(&title, &legend, &run.report, 60.0) {
@@ -133,7 +133,7 @@ fn compare_shows_the_figures_of_results_json_to_the_last_digit_and_operator_is_a
 /// The operator that is scraped has looked at no run: what it has of durations is no number yet, and of errors nothing.
 fn the_operator_dashboard_is_answered(prometheus: &Prometheus) {
     prometheus.until("count_over_time(fedtune_operator_leader[5s]) >= 4", |found| !found.is_empty());
-    for Panel { title, queries } in panels("fedtune-operator", &VARIABLES) {
+    for Panel { title, queries, .. } in panels("fedtune-operator", &VARIABLES) {
         for (legend, query) in queries {
             let shown = prometheus.query(&query);
             match title.as_str() {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use clap::Parser;
 use fedtune_tests::load::Load;
 
-/// Measures the operator against a real API server. There are no nodes: nothing trains.
+/// Measures the operator against a real API server. Nothing trains: there is no node, or a pretended one.
 #[derive(Parser)]
 struct Cli {
     /// Runs of four clients in one group.
@@ -15,12 +15,15 @@ struct Cli {
     /// Seconds that the suspended runs are watched for.
     #[arg(long, default_value_t = 600)]
     idle_seconds: u64,
+    /// Whether pods are pretended, too, by kwok.
+    #[arg(long)]
+    pods: bool,
 }
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    let Cli { runs, idle_seconds } = Cli::parse();
-    let mut load = Load::start().await;
+    let Cli { runs, idle_seconds, pods } = Cli::parse();
+    let mut load = Load::start(pods).await;
     let mut out = io::stdout().lock();
     writeln!(out, "| {runs} runs of 4 clients | measured | goal |\n|---|---|---|")?;
     for row in load.apply(runs).await {

@@ -64,16 +64,11 @@ pub(super) fn write_files(number: Number, folder: &Path, url: &str, pki: &Pki) {
 pub(super) fn parts(number: Number, folder: &Path) -> Vec<Part> {
     let at = |file: &str| folder.join(file).display().to_string();
     let program = |name: &str| programs::cached(name, "node");
-    let controllers = [
-        format!("--kubeconfig={}", at("kube-controller-manager.kubeconfig")),
-        format!("--service-account-private-key-file={}", at("pki/tokens.key")),
-        format!("--root-ca-file={}", at("pki/ca.crt")),
-        format!("--cluster-signing-cert-file={}", at("pki/ca.crt")),
-        format!("--cluster-signing-key-file={}", at("pki/ca.key")),
+    let more = [
         format!("--cluster-cidr={}", number.pods()),
         "--allocate-node-cidrs=true".to_owned(),
-        "--use-service-account-credentials=true".to_owned(),
-        "--leader-elect=false".to_owned(),
+        // Else each claim waits a quarter of a minute for its volume.
+        "--pvclaimbinder-sync-period=1s".to_owned(),
     ];
     let kubelet = [
         format!("--config={}", at("kubelet.json")),
@@ -86,12 +81,29 @@ pub(super) fn parts(number: Number, folder: &Path) -> Vec<Part> {
     let scheduler = [format!("--kubeconfig={}", at("kube-scheduler.kubeconfig")), "--leader-elect=false".to_owned()];
     vec![
         Part::new("containerd", "containerd".into(), [format!("--config={}", at("containerd.toml"))]),
-        Part::new("kube-controller-manager", program("kube-controller-manager"), controllers),
+        controllers(folder, &more),
         Part::new("kube-scheduler", program("kube-scheduler"), scheduler),
         Part::new("kubelet", program("kubelet"), kubelet),
         Part::new("kube-proxy", program("kube-proxy"), [format!("--config={}", at("kube-proxy.json"))]),
         Part::new("coredns", program("coredns"), [format!("-conf={}", at("Corefile"))]),
     ]
+}
+
+/// Kubernetes' own controllers.
+pub(super) fn controllers(folder: &Path, more: &[String]) -> Part {
+    let at = |file: &str| folder.join(file).display().to_string();
+    let name = "kube-controller-manager";
+    let mut arguments = vec![
+        format!("--kubeconfig={}", at("kube-controller-manager.kubeconfig")),
+        format!("--service-account-private-key-file={}", at("pki/tokens.key")),
+        format!("--root-ca-file={}", at("pki/ca.crt")),
+        format!("--cluster-signing-cert-file={}", at("pki/ca.crt")),
+        format!("--cluster-signing-key-file={}", at("pki/ca.key")),
+        "--use-service-account-credentials=true".to_owned(),
+        "--leader-elect=false".to_owned(),
+    ];
+    arguments.extend_from_slice(more);
+    Part::new(name, programs::cached(name, "node"), arguments)
 }
 
 fn write_containerd(folder: &Path) {

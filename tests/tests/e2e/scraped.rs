@@ -1,20 +1,27 @@
 //! A real Prometheus scrapes the pods of runs and the operators: live figures are the pods', final ones those of `results.json`.
 //! Must not find the pods in another way than the chart's monitors do: by their labels, and by the port's name.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use fedtune_tests::{
     cluster::Cluster,
     dashboards::{Panel, compared, folder, panels, value_of},
-    experiment::{Experiment, has_round},
+    experiment::{Experiment, has_round, note, workspace},
     exposition::{Scrape, promtool_accepts},
-    http,
+    http, pictures,
     prometheus::{Prometheus, tool},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use serde_json::Value;
 
+/// What `spec.experiment` of these says.
+const EXPERIMENT: &str = "mail";
 const FRAMEWORKS: [&str; 3] = ["fedllm", "kd", "split-v1"];
 
 /// As the chart's monitors select.
@@ -49,31 +56,32 @@ async fn dashboards_show_what_pods_say_and_what_results_json_says() {
     // So long a server that has ended can still be scraped; runs of other tests do not wait for that.
     cluster.upgrade_operator(&["trainer.lingerSeconds=20"]);
     let (namespace, results) = cluster.experiment("scraped").await;
+    let operators = targets(cluster, None, OPERATORS).await;
+    let prometheus = Prometheus::start(&operators).expect("there is one");
+    let began = seconds_since_1970();
     let experiments = FRAMEWORKS.map(|manifest| Experiment::new(cluster, manifest, &["shrink"]));
     for experiment in &experiments {
         experiment.apply(cluster, &namespace);
         experiment.wait(cluster, &namespace, has_round(1)).await;
         let of_run = format!("{PODS},app.kubernetes.io/instance={}", experiment.name());
         let pods = targets(cluster, Some(&namespace), &of_run).await;
-        let live = Prometheus::start(&pods).expect("there is one");
-        assert_live(&live, &pods);
+        prometheus.scrape(&[operators.clone(), pods.clone()].concat());
+        assert_live(&prometheus, experiment.name(), &pods);
         experiment.succeeds(cluster, &namespace).await;
-        assert_alerts_are_answered(&live);
+        assert_alerts_are_answered(&prometheus);
     }
-    let operators = targets(cluster, None, OPERATORS).await;
-    let of_operators = Prometheus::start(&operators).expect("there is one");
     for experiment in &experiments {
-        assert_compared(&of_operators, experiment, &namespace, &results);
+        assert_compared(&prometheus, experiment, &namespace, &results);
     }
-    assert_alerts_are_answered(&of_operators);
+    draw(&prometheus, &namespace, experiments[0].name(), (began, seconds_since_1970()));
     cluster.upgrade_operator(&["trainer.lingerSeconds=0"]);
 }
 
 /// The run's server still serves what it ended with: each series is at Prometheus what it is there.
-fn assert_live(live: &Prometheus, pods: &[String]) {
-    live.until("fedtune_round == fedtune_rounds", |found| !found.is_empty());
-    let ended: Vec<String> =
-        live.query("fedtune_round == fedtune_rounds").iter().map(|(labels, _)| labels["instance"].clone()).collect();
+fn assert_live(live: &Prometheus, run: &str, pods: &[String]) {
+    let is_over = format!("fedtune_round{{run=\"{run}\"}} == fedtune_rounds");
+    live.until(&is_over, |found| !found.is_empty());
+    let ended: Vec<String> = live.query(&is_over).iter().map(|(labels, _)| labels["instance"].clone()).collect();
     let [server] = ended.as_slice() else { panic!("{ended:?} of {pods:?} are servers") };
     let (code, page) = http::get_whole(server, "/metrics");
     assert_eq!(code, 200, "{page}");
@@ -95,7 +103,7 @@ fn assert_compared(operators: &Prometheus, experiment: &Experiment, namespace: &
     let seconds = operators.query(&duration)[0].1;
     assert!(seconds > 0.0, "{name} took {seconds} s");
     let variables = [("$namespace", namespace), ("$experiment", &*report.experiment)];
-    for Panel { title, queries } in panels("fedtune-compare", &variables) {
+    for Panel { title, queries, .. } in panels("fedtune-compare", &variables) {
         for (legend, query) in queries {
             let mut shown = operators.query(&query);
             shown.retain(|(labels, _)| labels["run"] == name);
@@ -108,6 +116,23 @@ fn assert_compared(operators: &Prometheus, experiment: &Experiment, namespace: &
             }
         }
     }
+}
+
+/// Leaves the three dashboards as pages to look at, as they stood from the first run's begin to the last one's end.
+fn draw(prometheus: &Prometheus, namespace: &str, run: &str, span: (f64, f64)) {
+    let folder = workspace().join("target/dashboards");
+    fs::create_dir_all(&folder).expect("the build's folder can be written");
+    for dashboard in ["fedtune-compare", "fedtune-run", "fedtune-operator"] {
+        let variables = [("$namespace", namespace), ("$experiment", EXPERIMENT), ("$run", run)];
+        let page = pictures::page(dashboard, &panels(dashboard, &variables), prometheus, span);
+        let file = folder.join(dashboard).with_extension("html");
+        fs::write(&file, page).expect("the build's folder can be written");
+        note(format_args!("{dashboard} is drawn in {}", file.display()));
+    }
+}
+
+fn seconds_since_1970() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is later than 1970").as_secs_f64()
 }
 
 /// Each alert's question is one that Prometheus understands, of series that are there.
