@@ -39,21 +39,34 @@ impl Cluster {
 
     /// Gives the chart other values, and waits until operators have them.
     pub fn upgrade_operator(&self, values: &[&str]) {
-        let _upgraded = self.helm_with("upgrade", &chart(), &[KEEP_VALUES], values).well();
+        self.upgrade_to(&chart(), values);
     }
 
-    /// Makes the operator the one of this release, which `make e2e` has built, by that release's own chart.
+    /// Makes the operator the one of this release, which `make e2e` has built, by that release's own chart. Runs have today's
+    /// trainer, which alone the node has.
     pub fn change_operator_to(&self, release: &str) {
         let (image, source) = programs::release(release);
         self.import_image(&image).expect("the image was built");
         let chart = source.join("charts/fedtune").display().to_string();
-        let tag = format!("image.tag={release}");
-        let _changed = self.helm_with("upgrade", &chart, &[KEEP_VALUES], &[&tag]).well();
+        let (tag, trainer) = (format!("image.tag={release}"), concat!("trainer.image.tag=", env!("CARGO_PKG_VERSION")));
+        self.upgrade_to(&chart, &[&tag, trainer]);
     }
 
     /// Makes the operator today's again.
     pub fn change_operator_back(&self) {
-        self.upgrade_operator(&["image.tag="]);
+        self.upgrade_operator(&["image.tag=", "trainer.image.tag="]);
+    }
+
+    /// Helm waits for new pods, and not until the last of the old ones has given its lead back.
+    fn upgrade_to(&self, chart: &str, values: &[&str]) {
+        let _upgraded = self.helm_with("upgrade", chart, &[KEEP_VALUES], values).well();
+        let on_their_way = "--output=jsonpath={.items[?(@.metadata.deletionTimestamp)].metadata.name}";
+        let pods = self.kubectl(&["get", "pods", "--namespace", NAMESPACE, on_their_way], "").well().stdout;
+        let waits = ["wait", "pods", "--namespace", NAMESPACE, "--for=delete", "--timeout=60s"];
+        let words: Vec<&str> = waits.into_iter().chain(pods.split_whitespace()).collect();
+        if !pods.is_empty() {
+            let _gone = self.kubectl(&words, "").well();
+        }
     }
 
     fn helm_with(&self, verb: &str, chart: &str, flags: &[&str], values: &[&str]) -> Ended {
