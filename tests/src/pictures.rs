@@ -21,7 +21,7 @@ pub fn page(title: &str, panels: &[Panel], prometheus: &Prometheus, span: (f64, 
         "<!doctype html><meta charset=utf-8><title>{title}</title><style>\
          body{{font:13px sans-serif;margin:16px}}main{{display:grid;grid-template-columns:repeat(3,460px);gap:12px}}\
          section{{border:1px solid #ccc;padding:8px}}h2{{font-size:14px;margin:0}}p{{color:#666;margin:2px 0 6px}}\
-         table{{border-collapse:collapse}}td,th{{padding:2px 6px;text-align:right;border-top:1px solid #ddd}}</style>\
+         table{{border-collapse:collapse;font-size:11px}}td,th{{padding:2px 6px;text-align:right;border-top:1px solid #ddd}}</style>\
          <h1>{title}</h1><main>"
     );
     for panel in panels {
@@ -50,7 +50,7 @@ fn lines(panel: &Panel, prometheus: &Prometheus, span: (f64, f64)) -> Option<Str
         .queries
         .iter()
         .flat_map(|(legend, query)| {
-            let named = |series: Series| (with_labels(legend, &series.0), series);
+            let named = |series: Series| (with_labels(legend, &series.0), numbers(series));
             prometheus.query_range(query, span).into_iter().map(named)
         })
         .collect();
@@ -69,6 +69,12 @@ fn lines(panel: &Panel, prometheus: &Prometheus, span: (f64, f64)) -> Option<Str
         write!(legend, "<span style=\"color:{colour}\">{name} {last}</span> ").expect("a text can be written to");
     }
     Some(format!("{}{legend}", framed(&drawing, &shown(top, &panel.units[0]), &format!("{:.0} s", span.1 - span.0))))
+}
+
+/// Without what is no number, as a share of nothing.
+fn numbers((labels, mut values): Series) -> Series {
+    values.retain(|(_, value)| value.is_finite());
+    (labels, values)
 }
 
 fn bars(panel: &Panel, answers: &[Vec<Sample>]) -> Option<String> {

@@ -16,8 +16,10 @@ enum { OMP, MALLOC, COUNT };
 // Idle OpenMP threads sleep rather than spin: two processes that spin halve each other's speed.
 static char *const PASSIVE = "OMP_WAIT_POLICY=PASSIVE";
 // Model threads take turns with the same large tensors; with an arena each, all of them keep their largest. What is freed of
-// logits over a vocabulary, 25 MB at a time, is not given back at once: it is wanted again at once.
-#define ONE_ARENA "MALLOC_CONF=narenas:1,oversize_threshold:0"
+// logits over a vocabulary, 25 MB at a time, is not given back at once: it is wanted again at once. A piece of that may become
+// a tensor of a 256th of its size; by default of a 64th, and what was freed of a vocabulary's weights, 113 MB, then lay idle
+// beside a step's tensors of 1 MB.
+#define ONE_ARENA "MALLOC_CONF=narenas:1,oversize_threshold:0,lg_extent_max_active_fit:8"
 // A server or a client waits most of the time, and gives back what it does not use.
 static char *const GIVEN_BACK = ONE_ARENA;
 // Who trains all the time keeps it for the next step: a page that comes back has to be cleared first, which took a tenth of a
