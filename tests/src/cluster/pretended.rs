@@ -36,10 +36,13 @@ pub(super) fn parts(folder: &Path) -> [Part; 2] {
         "--manage-all-nodes=true".to_owned(),
         "--node-lease-duration-seconds=0".to_owned(),
     ];
-    [
-        node::controllers(folder, &[format!("--controllers={controllers}")]),
-        Part::new("kwok", programs::cached("kwok", "pretended"), pretender),
-    ]
+    let more = [
+        format!("--controllers={controllers}"),
+        // By default they make 20 pods a second.
+        "--kube-api-qps=1000".to_owned(),
+        "--kube-api-burst=1000".to_owned(),
+    ];
+    [node::controllers(folder, &more), Part::new("kwok", programs::cached("kwok", "pretended"), pretender)]
 }
 
 impl Cluster {
