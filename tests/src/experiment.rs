@@ -144,6 +144,14 @@ impl Experiment {
         let _patched = cluster.kubectl(&words, "").well();
     }
 
+    /// Kills those of its pods that have these labels, as a node that is lost does: nobody is asked to end.
+    pub fn kill(&self, cluster: &Cluster, namespace: &str, labels: &str) {
+        let labels = format!("app.kubernetes.io/instance={},{labels}", self.name);
+        let words = ["delete", "pods", "--namespace", namespace, "--selector", &labels, "--grace-period=0", "--force"];
+        let killed = cluster.kubectl(&words, "").well().stdout;
+        assert!(killed.contains("force deleted"), "there was nothing to kill: {killed}");
+    }
+
     /// How it stands on the cluster.
     pub async fn now(&self, cluster: &Cluster, namespace: &str) -> FederatedFineTuneStatus {
         let runs: Api<FederatedFineTune> = Api::namespaced(cluster.client().await, namespace);

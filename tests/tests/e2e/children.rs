@@ -2,7 +2,10 @@
 //! what an attempt finds of the one before.
 //! Must not touch a pod: `life.rs` does.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use fedtune_crds::{FederatedFineTune, status::Phase};
 use fedtune_tests::{
@@ -16,12 +19,17 @@ use serde_json::json;
 /// Annotation of a Secret with a certificate.
 const RENEW_AT: &str = "fedtune.io/renew-at";
 
+/// A small experiment in a namespace of its own, and the folder of its results.
+async fn experiment(cluster: &Cluster) -> (Experiment, String, PathBuf) {
+    let (namespace, results) = cluster.experiment("children").await;
+    (Experiment::new(cluster, "fedllm", &["shrink"]), namespace, results)
+}
+
 #[tokio::test]
 #[ignore = "it takes root and images: make e2e runs it"]
 async fn certificates_that_are_renewed_in_mid_run_change_no_bit_of_the_adapter() {
     let cluster = Cluster::with_operator().await;
-    let (namespace, results) = cluster.experiment("children").await;
-    let mut experiment = Experiment::new(cluster, "fedllm", &["shrink"]);
+    let (mut experiment, namespace, results) = experiment(cluster).await;
     experiment.set("/spec/training/rounds", json!(12));
     experiment.apply(cluster, &namespace);
     experiment.wait(cluster, &namespace, has_round(1)).await;
@@ -39,8 +47,7 @@ async fn certificates_that_are_renewed_in_mid_run_change_no_bit_of_the_adapter()
     assert!(renewed.annotations()[RENEW_AT] > before.annotations()[RENEW_AT], "{:?}", renewed.annotations());
     // One that joins from now on has a certificate of the renewal, and finds a server that may still show the one before.
     let client = "app.kubernetes.io/component=client,batch.kubernetes.io/job-completion-index=1";
-    let words = ["delete", "pods", "--namespace", &namespace, "--selector", client, "--grace-period=0", "--force"];
-    let _killed = cluster.kubectl(&words, "").well();
+    experiment.kill(cluster, &namespace, client);
     experiment.succeeds(cluster, &namespace).await;
     experiment.assert_bits_of_a_local_run(&results);
 }
@@ -49,8 +56,7 @@ async fn certificates_that_are_renewed_in_mid_run_change_no_bit_of_the_adapter()
 #[ignore = "it takes root and images: make e2e runs it"]
 async fn a_job_of_somebody_else_is_left_as_it_is_until_its_name_is_free() {
     let cluster = Cluster::with_operator().await;
-    let (namespace, _) = cluster.experiment("children").await;
-    let mut experiment = Experiment::new(cluster, "fedllm", &["shrink"]);
+    let (mut experiment, namespace, _) = experiment(cluster).await;
     experiment.set("/spec/training/rounds", json!(1));
     let name = format!("{}-server", experiment.name());
     let container = json!({"name": "idle", "image": "localhost/pause:1"});
@@ -70,8 +76,7 @@ async fn a_job_of_somebody_else_is_left_as_it_is_until_its_name_is_free() {
 #[ignore = "it takes root and images: make e2e runs it"]
 async fn a_checkpoint_volume_that_is_full_is_said_and_the_run_goes_on_when_it_has_grown() {
     let cluster = Cluster::with_operator().await;
-    let (namespace, results) = cluster.experiment("children").await;
-    let mut experiment = Experiment::new(cluster, "fedllm", &["shrink"]);
+    let (mut experiment, namespace, results) = experiment(cluster).await;
     experiment.set("/spec/server/checkpoint", json!({"existingClaim": "small"}));
     cluster.claim_limited(&namespace, "small", "256Ki").await;
     experiment.apply(cluster, &namespace);
@@ -86,9 +91,8 @@ async fn a_checkpoint_volume_that_is_full_is_said_and_the_run_goes_on_when_it_ha
 #[ignore = "it takes root and images: make e2e runs it"]
 async fn a_run_that_failed_for_want_of_its_model_succeeds_at_a_higher_attempt_once_the_model_is_there() {
     let cluster = Cluster::with_operator().await;
-    let (namespace, results) = cluster.experiment("children").await;
+    let (mut experiment, namespace, results) = experiment(cluster).await;
     let models = cluster.claim_empty(&namespace, "late-models").await;
-    let mut experiment = Experiment::new(cluster, "fedllm", &["shrink"]);
     for part in ["server", "clients/groups/0"] {
         let claim = format!("/spec/{part}/template/spec/volumes/0/persistentVolumeClaim/claimName");
         experiment.set(&claim, json!("late-models"));
@@ -120,7 +124,7 @@ fn copy(from: &Path, to: &Path) {
 #[ignore = "it takes root and images: make e2e runs it"]
 async fn a_resource_that_the_operator_cannot_read_says_so_and_holds_up_no_other() {
     let cluster = Cluster::with_operator().await;
-    let (namespace, _) = cluster.experiment("children").await;
+    let (mut experiment, namespace, _) = experiment(cluster).await;
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let schema = "/spec/versions/0/schema/openAPIV3Schema";
     let loosen = json!([{"op": "replace", "path": schema, "value": anything}]).to_string();
@@ -139,7 +143,6 @@ async fn a_resource_that_the_operator_cannot_read_says_so_and_holds_up_no_other(
     let message = "--output=jsonpath={.status.message}";
     let said = cluster.kubectl(&["get", resource, "--namespace", &namespace, message], "").well().stdout;
     assert!(said.starts_with("this operator cannot read the resource: "), "{said}");
-    let mut experiment = Experiment::new(cluster, "fedllm", &["shrink"]);
     experiment.set("/spec/training/rounds", json!(1));
     experiment.apply(cluster, &namespace);
     experiment.succeeds(cluster, &namespace).await;

@@ -24,13 +24,6 @@ async fn experiment(cluster: &Cluster) -> (Experiment, String, PathBuf) {
     (experiment, namespace, results)
 }
 
-/// As a node that is lost: nobody is asked to end.
-fn kill(cluster: &Cluster, namespace: &str, pods: &str) {
-    let words = ["delete", "pods", "--namespace", namespace, "--selector", pods, "--grace-period=0", "--force"];
-    let killed = cluster.kubectl(&words, "").well().stdout;
-    assert!(killed.contains("force deleted"), "there was nothing to kill: {killed}");
-}
-
 #[tokio::test]
 #[ignore = "it takes root and images: make e2e runs it"]
 async fn a_server_killed_in_mid_run_changes_no_bit_of_the_adapter() {
@@ -38,7 +31,7 @@ async fn a_server_killed_in_mid_run_changes_no_bit_of_the_adapter() {
     let (experiment, namespace, results) = experiment(cluster).await;
     experiment.apply(cluster, &namespace);
     experiment.wait(cluster, &namespace, has_round(2)).await;
-    kill(cluster, &namespace, "app.kubernetes.io/component=server");
+    experiment.kill(cluster, &namespace, "app.kubernetes.io/component=server");
     experiment.succeeds(cluster, &namespace).await;
     experiment.assert_bits_of_a_local_run(&results);
 }
@@ -51,7 +44,11 @@ async fn clients_killed_three_times_change_no_bit_of_the_adapter() {
     experiment.apply(cluster, &namespace);
     for round in [1, 4, 7] {
         experiment.wait(cluster, &namespace, has_round(round)).await;
-        kill(cluster, &namespace, "app.kubernetes.io/component=client,batch.kubernetes.io/job-completion-index=1");
+        experiment.kill(
+            cluster,
+            &namespace,
+            "app.kubernetes.io/component=client,batch.kubernetes.io/job-completion-index=1",
+        );
     }
     experiment.succeeds(cluster, &namespace).await;
     experiment.assert_bits_of_a_local_run(&results);

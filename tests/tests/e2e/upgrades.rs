@@ -29,6 +29,7 @@ async fn trace(cluster: &Cluster, namespace: &str) -> Vec<(String, Option<String
     let jobs = jobs.list(&ours).await.expect("Jobs can be listed");
     let pods = pods.list(&ours).await.expect("pods can be listed");
     let row = |meta: &ObjectMeta| (meta.name.clone().unwrap_or_default(), meta.uid.clone(), meta.generation);
+    assert_eq!((jobs.items.len(), pods.items.len()), (2, 5), "a run has a server and a group of four clients");
     jobs.iter().map(|job| row(&job.metadata)).chain(pods.iter().map(|pod| row(&pod.metadata))).collect()
 }
 
